@@ -1,0 +1,2 @@
+//! The kernel side of `mcr`.
+fn main() {}

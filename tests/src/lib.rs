@@ -1,0 +1,1 @@
+//! What the end-to-end tests of `mcr` are made with: network namespaces, traffic, captures.
