@@ -6,5 +6,8 @@
 //! that [`membership`] joins. [`daemon`] ties them together.
 
 pub mod config;
+pub mod daemon;
 pub mod datapath;
+pub mod links;
+pub mod membership;
 pub mod plan;
