@@ -49,16 +49,31 @@ impl Lines {
         self.wait(timeout, |state| state.ended).ended
     }
 
+    /// Calls `each` with every line there is and that comes, until the child closes the output.
+    pub fn follow(&self, mut each: impl FnMut(&str)) {
+        let mut followed = 0;
+        let mut ended = false;
+        while !ended {
+            let new = {
+                let mut state = self.lock();
+                while state.lines.len() == followed && !state.ended {
+                    let waited = self.shared.1.wait(state);
+                    state = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+                ended = state.ended;
+                state.lines[followed..].to_vec()
+            };
+            followed += new.len();
+            for line in &new {
+                each(line);
+            }
+        }
+    }
+
     /// All lines so far.
     #[must_use]
     pub fn text(&self) -> String {
         self.lock().lines.join("\n")
-    }
-
-    /// The last line so far.
-    #[must_use]
-    pub fn last(&self) -> Option<String> {
-        self.lock().lines.last().cloned()
     }
 
     fn wait(&self, timeout: Duration, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {

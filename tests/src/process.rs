@@ -76,6 +76,13 @@ impl Process {
         kill(Pid::from_raw(id), signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child
+            .try_wait()
+            .with_context(|| format!("cannot ask for {}", self.name))
+    }
+
     /// Waits until it has closed its outputs and ended. May be called again.
     pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
         if !(self.stdout.wait_end(timeout) && self.stderr.wait_end(timeout)) {
