@@ -1,2 +1,21 @@
 //! What the kernel programs and the controller of `mcr` must agree on.
+//!
+//! The way of a frame leads through these modules in order: [`frame`] reads the headers,
+//! [`classify()`] looks them up in the tables of [`table`] and says what is to be done or, with
+//! a [`reason`], why nothing is; [`edit`] says which bytes of a copy change. The same code runs
+//! in the TC program, in the packet ring and in the tests; nothing here does any I/O.
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod classify;
+pub mod edit;
+pub mod frame;
+pub mod reason;
+pub mod table;
+
+pub use classify::{Hit, Refusal, Tables, Verdict, classify, look_up};
+pub use edit::{Basis, HopRewrite, Rewrite};
+pub use frame::{Addresses, Frame, Packet, Transport, parse};
+pub use reason::Reason;

@@ -1,0 +1,173 @@
+//! IPv6 (RFC 8200), its extension headers, and the ICMPv6 messages that are left alone.
+
+use core::net::Ipv6Addr;
+
+use super::{Addresses, Frame, Packet, Transport, udp};
+use crate::reason::Reason;
+
+/// Length of the fixed header, in bytes.
+const HEADER: usize = 40;
+/// Extension headers looked through. RFC 8200 section 4.1 recommends an order with six of
+/// them before the upper layer; eight leave room for repeated ones and bound the walk.
+const MAX_EXTENSION_HEADERS: usize = 8;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const ICMPV6: u8 = 58;
+const DESTINATION_OPTIONS: u8 = 60;
+const PIM: u8 = 103;
+
+/// MLD query, MLDv1 report and done (RFC 2710 section 3.1).
+const MLD_FIRST: u8 = 130;
+/// Router solicitation to redirect follow MLD without a gap (RFC 4861 section 4).
+const NEIGHBOUR_DISCOVERY_LAST: u8 = 137;
+/// MLDv2 report (RFC 9777 section 5.2).
+const MLD2_REPORT: u8 = 143;
+
+/// Where the walk through the extension headers has got to.
+struct Walk {
+    /// Type of the header at `offset`.
+    next: u8,
+    offset: usize,
+    fragment: Option<u32>,
+}
+
+/// What one step found.
+enum Step {
+    Extension,
+    Upper,
+    LaterFragment(u32),
+}
+
+/// Reads the IPv6 packet whose header begins at `network`.
+#[inline(always)]
+pub(super) fn parse<F: Frame>(
+    frame: &F,
+    source_mac: [u8; 6],
+    network: usize,
+) -> Result<Packet, Reason> {
+    let fixed = frame.read::<8>(network).ok_or(Reason::Truncated)?;
+    let source = frame.read::<16>(network + 8).ok_or(Reason::Truncated)?;
+    let group = frame.read::<16>(network + 24).ok_or(Reason::Truncated)?;
+    let [version, _, _, _, l0, l1, next, hop_limit] = fixed;
+    if version >> 4 != 6 {
+        return Err(Reason::BadHeader);
+    }
+    let end = network + HEADER + usize::from(u16::from_be_bytes([l0, l1]));
+    if end > frame.len() {
+        return Err(Reason::Truncated);
+    }
+    let group = Ipv6Addr::from(group);
+    if !group.is_multicast() {
+        return Err(Reason::NotGroup);
+    }
+
+    let mut walk = Walk {
+        next,
+        offset: network + HEADER,
+        fragment: None,
+    };
+    let mut found = Step::Extension;
+    for _ in 0..=MAX_EXTENSION_HEADERS {
+        found = step(frame, &mut walk, end)?;
+        if !matches!(found, Step::Extension) {
+            break;
+        }
+    }
+    let (payload, transport) = match found {
+        Step::LaterFragment(identification) => (walk.offset, Transport::Later { identification }),
+        Step::Upper if walk.next == udp::PROTOCOL => {
+            let port = udp::destination_port(frame, walk.offset, end)?;
+            let part = match walk.fragment {
+                None => Transport::Whole { port },
+                Some(identification) => Transport::First {
+                    port,
+                    identification,
+                },
+            };
+            (walk.offset + udp::HEADER, part)
+        }
+        Step::Upper => return Err(upper_layer(frame, &walk, end)),
+        Step::Extension => return Err(Reason::NotUdp),
+    };
+    Ok(Packet {
+        source_mac,
+        network,
+        payload,
+        hop_limit,
+        addresses: Addresses::V6 {
+            source: Ipv6Addr::from(source),
+            group,
+        },
+        transport,
+    })
+}
+
+/// Goes on by one header.
+#[inline(always)]
+fn step<F: Frame>(frame: &F, walk: &mut Walk, end: usize) -> Result<Step, Reason> {
+    match walk.next {
+        HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION => {
+            let [next, length] = inside(frame, walk.offset, end)?;
+            walk.offset += if walk.next == AUTHENTICATION {
+                // RFC 4302 section 2.2 counts in 4 bytes, without the first two.
+                (usize::from(length) + 2) * 4
+            } else {
+                (usize::from(length) + 1) * 8
+            };
+            walk.next = next;
+            Ok(Step::Extension)
+        }
+        FRAGMENT => {
+            let [next, _, o0, o1, i0, i1, i2, i3] = inside(frame, walk.offset, end)?;
+            let identification = u32::from_be_bytes([i0, i1, i2, i3]);
+            let field = u16::from_be_bytes([o0, o1]);
+            let (offset, more) = (field & !7, field & 1 != 0);
+            walk.offset += 8;
+            walk.next = next;
+            if offset != 0 {
+                // What follows is the middle of a datagram. Only the fragment header's own
+                // word tells that it is UDP.
+                return if next == udp::PROTOCOL {
+                    Ok(Step::LaterFragment(identification))
+                } else {
+                    Err(Reason::NotUdp)
+                };
+            }
+            if more {
+                walk.fragment = Some(identification);
+            }
+            Ok(Step::Extension)
+        }
+        _ => Ok(Step::Upper),
+    }
+}
+
+/// Bytes of a header that must lie before the end of the packet.
+#[inline(always)]
+fn inside<F: Frame, const N: usize>(
+    frame: &F,
+    offset: usize,
+    end: usize,
+) -> Result<[u8; N], Reason> {
+    if offset + N > end {
+        return Err(Reason::BadHeader);
+    }
+    frame.read::<N>(offset).ok_or(Reason::Truncated)
+}
+
+/// Why a packet that carries something other than UDP is not relayed.
+#[inline(always)]
+fn upper_layer<F: Frame>(frame: &F, walk: &Walk, end: usize) -> Reason {
+    match walk.next {
+        PIM => Reason::Control,
+        ICMPV6 => match inside::<F, 4>(frame, walk.offset, end) {
+            Ok([MLD_FIRST..=NEIGHBOUR_DISCOVERY_LAST | MLD2_REPORT, ..]) => Reason::Control,
+            Ok(_) => Reason::NotUdp,
+            Err(reason) => reason,
+        },
+        _ => Reason::NotUdp,
+    }
+}

@@ -1,0 +1,172 @@
+//! The maps, and the tables of `mcr_common` over them.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    helpers::bpf_ktime_get_ns,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+};
+use mcr_common::{
+    Reason,
+    classify::Tables,
+    table::{
+        Egress, EgressSet, EgressStats, FRAGMENT_TIMEOUT, FragmentKey, Lease, Link, LinkStats,
+        MAX_EGRESS_ENTRIES, MAX_FRAGMENTS, MAX_LINKS, MAX_ROUTES, MAX_SETS, MAX_SLOTS, Observed,
+        RouteKey4, RouteKey6, Slot, SlotStats,
+    },
+};
+
+use crate::tc::Found;
+
+#[map(name = "mcr_links")]
+static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(MAX_LINKS, BPF_F_NO_PREALLOC);
+#[map(name = "mcr_routes4")]
+static ROUTES4: HashMap<RouteKey4, u32> = HashMap::with_max_entries(MAX_ROUTES, BPF_F_NO_PREALLOC);
+#[map(name = "mcr_routes6")]
+static ROUTES6: HashMap<RouteKey6, u32> = HashMap::with_max_entries(MAX_ROUTES, BPF_F_NO_PREALLOC);
+#[map(name = "mcr_slots")]
+static SLOTS: Array<Slot> = Array::with_max_entries(MAX_SLOTS, 0);
+#[map(name = "mcr_sets")]
+static SETS: Array<EgressSet> = Array::with_max_entries(MAX_SETS, 0);
+#[map(name = "mcr_egresses")]
+static EGRESSES: Array<Egress> = Array::with_max_entries(MAX_EGRESS_ENTRIES, 0);
+#[map(name = "mcr_lease")]
+static LEASE: Array<Lease> = Array::with_max_entries(1, 0);
+#[map(name = "mcr_fragments")]
+static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
+    LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
+#[map(name = "mcr_link_stats")]
+static LINK_STATS: PerCpuArray<LinkStats> = PerCpuArray::with_max_entries(MAX_LINKS, 0);
+#[map(name = "mcr_slot_stats")]
+static SLOT_STATS: PerCpuArray<SlotStats> = PerCpuArray::with_max_entries(MAX_SLOTS, 0);
+#[map(name = "mcr_egress_stat")]
+static EGRESS_STATS: PerCpuArray<EgressStats> =
+    PerCpuArray::with_max_entries(MAX_EGRESS_ENTRIES, 0);
+#[map(name = "mcr_observed")]
+static OBSERVED: Array<Observed> = Array::with_max_entries(1, 0);
+
+/// What is remembered of a first fragment.
+#[repr(C)]
+struct Fragment {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    seen: u64,
+    port: u16,
+    padding: [u8; 6],
+}
+
+/// The tables of the controller.
+pub(crate) struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn route4(&self, key: &RouteKey4) -> Option<u32> {
+        // SAFETY: a value of four bytes is read at once, so a concurrent update can't tear it.
+        unsafe { ROUTES4.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn route6(&self, key: &RouteKey6) -> Option<u32> {
+        // SAFETY: as for IPv4.
+        unsafe { ROUTES6.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn slot(&self, id: u32) -> Option<Slot> {
+        SLOTS.get(id).copied()
+    }
+
+    #[inline(always)]
+    fn learn_fragment(&self, key: &FragmentKey, port: u16) {
+        let fragment = Fragment {
+            seen: now(),
+            port,
+            padding: [0; 6],
+        };
+        // Without memory for it, later fragments are counted as unknown.
+        let _ = FRAGMENTS.insert(key, &fragment, 0);
+    }
+
+    #[inline(always)]
+    fn fragment_port(&self, key: &FragmentKey) -> Option<u16> {
+        // SAFETY: a datagram whose identification is used again while this is read gets the
+        // old or the new port, as it would a moment before or after.
+        let fragment = unsafe { FRAGMENTS.get(key) }?;
+        (now().wrapping_sub(fragment.seen) < FRAGMENT_TIMEOUT).then_some(fragment.port)
+    }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The ingress link with this interface index.
+#[inline(always)]
+pub(crate) fn link(ifindex: u32) -> Option<Link> {
+    // SAFETY: entries are replaced as a whole; what is read here is one of them or, while its
+    // memory is used again for another link, that link's, for one frame.
+    unsafe { LINKS.get(&ifindex) }.copied()
+}
+
+/// Whether the controller has given a sign of life lately.
+#[inline(always)]
+pub(crate) fn lease_runs() -> bool {
+    LEASE.get(0).is_some_and(|lease| now() < lease.until)
+}
+
+/// The members of an egress set.
+#[inline(always)]
+pub(crate) fn set(id: u32) -> Option<&'static EgressSet> {
+    SETS.get(id)
+}
+
+/// An egress and its counters on this CPU.
+#[inline(always)]
+pub(crate) fn egress(id: u32) -> Option<(Egress, &'static mut EgressStats)> {
+    let stats = EGRESS_STATS.get_ptr_mut(id)?;
+    // SAFETY: a program is not preempted by another instance of itself on the same CPU while
+    // it holds this; the map outlives the program.
+    Some((*EGRESSES.get(id)?, unsafe { &mut *stats }))
+}
+
+/// Counts a frame of interest that is relayed, to `expected` egresses.
+#[inline(always)]
+pub(crate) fn count_relayed(found: &Found, bytes: u64, expected: u64) {
+    if let Some(stats) = LINK_STATS.get_ptr_mut(found.link_stats) {
+        // SAFETY: as in `egress`.
+        unsafe { (*stats).interest += 1 };
+    }
+    if let Some(stats) = SLOT_STATS.get_ptr_mut(found.hit.slot) {
+        // SAFETY: as in `egress`.
+        let stats = unsafe { &mut *stats };
+        stats.frames += 1;
+        stats.bytes += bytes;
+        stats.expected += expected;
+    }
+}
+
+/// Counts a frame of interest that is not relayed, by [`Reason::index`].
+#[inline(always)]
+pub(crate) fn count_refused(link_stats: u32, reason: u32) {
+    if let Some(stats) = LINK_STATS.get_ptr_mut(link_stats) {
+        // SAFETY: as in `egress`.
+        let stats = unsafe { &mut *stats };
+        stats.interest += 1;
+        add(&mut stats.reasons, reason);
+    }
+}
+
+/// Counts one more of this reason.
+#[inline(always)]
+pub(crate) fn add(counters: &mut [u64; Reason::COUNT], reason: u32) {
+    if let Some(counter) = counters.get_mut(reason as usize) {
+        *counter += 1;
+    }
+}
+
+/// Leaves word of a decision for a test.
+#[inline(always)]
+pub(crate) fn observe(observed: Observed) {
+    let _ = OBSERVED.set(0, &observed, 0);
+}

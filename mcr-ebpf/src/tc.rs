@@ -1,0 +1,134 @@
+//! The programs for the TC ingress hook.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use mcr_common::{
+    Basis, Hit, Packet, Reason,
+    table::{Link, Observed},
+};
+
+use crate::{
+    copy,
+    maps::{self, Maps},
+    skb::Skb,
+};
+
+/// Go on: other programs on the hook and the host still see the frame (`TCX_NEXT`).
+pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
+/// Nobody after us sees the frame.
+pub(crate) const DROP: i32 = TC_ACT_SHOT;
+
+/// Relays what arrives on a link.
+#[classifier]
+pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
+    let mut packet = MaybeUninit::uninit();
+    let mut found = Found::default();
+    match decide(&ctx, &mut packet, &mut found) {
+        Observed::RELAY => {
+            // SAFETY: a frame that is relayed has been read.
+            let packet = unsafe { packet.assume_init_ref() };
+            let basis = Basis::new(&Skb(&ctx), packet);
+            copy::to_egresses(&ctx, &found, basis)
+        }
+        Observed::REFUSE => {
+            maps::count_refused(found.link_stats, found.reason);
+            if found.hit.drop_local { DROP } else { NEXT }
+        }
+        _ => NEXT,
+    }
+}
+
+/// Decides the same without doing it, and leaves word in the map `mcr_observed`. For tests.
+#[classifier]
+pub(crate) fn mcr_verdict(ctx: TcContext) -> i32 {
+    let mut packet = MaybeUninit::uninit();
+    let mut found = Found::default();
+    let outcome = decide(&ctx, &mut packet, &mut found);
+    maps::observe(Observed {
+        outcome,
+        reason: found.reason,
+        slot: found.hit.slot,
+        drop_local: u32::from(found.hit.drop_local),
+    });
+    NEXT
+}
+
+/// What is known of a frame beside its headers.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Index of the ingress link's counters.
+    pub(crate) link_stats: u32,
+    /// [`Reason::index`] of a refusal.
+    reason: u32,
+    /// Of a refusal, only whether the host is not to see the frame.
+    pub(crate) hit: Hit,
+}
+
+/// Says what is to be done with a frame: an outcome of [`Observed`].
+///
+/// The kernel's stack has 512 bytes for all functions under way. Reading, looking up and
+/// copying follow one another as functions of their own, so that each has it to itself.
+#[inline(always)]
+fn decide(ctx: &TcContext, packet: &mut MaybeUninit<Packet>, found: &mut Found) -> u32 {
+    let ifindex = Skb(ctx).ifindex();
+    let Some(link) = maps::link(ifindex) else {
+        return Observed::PASS;
+    };
+    found.link_stats = link.stats;
+    match read(ctx, packet) {
+        READ => {}
+        NOT_OF_INTEREST => return Observed::PASS,
+        reason => {
+            found.reason = reason;
+            return Observed::REFUSE;
+        }
+    }
+    // SAFETY: just read.
+    let packet = unsafe { packet.assume_init_ref() };
+    let outcome = look_up(packet, ifindex, &link, found);
+    if outcome == Observed::RELAY && link.leased != 0 && !maps::lease_runs() {
+        found.reason = Reason::LeaseExpired as u32;
+        found.hit.drop_local = false;
+        return Observed::REFUSE;
+    }
+    outcome
+}
+
+/// [`read`] has filled in the packet. No reason has this index, nor the next.
+const READ: u32 = u32::MAX;
+/// The frame is of no interest.
+const NOT_OF_INTEREST: u32 = u32::MAX - 1;
+
+/// Reads the headers: [`READ`], [`NOT_OF_INTEREST`] or a [`Reason::index`].
+#[inline(never)]
+fn read(ctx: &TcContext, packet: &mut MaybeUninit<Packet>) -> u32 {
+    match mcr_common::parse(&Skb(ctx)) {
+        Ok(Some(parsed)) => {
+            packet.write(parsed);
+            READ
+        }
+        Ok(None) => NOT_OF_INTEREST,
+        Err(reason) => reason as u32,
+    }
+}
+
+/// Looks a packet up: [`Observed::RELAY`] or [`Observed::REFUSE`].
+#[inline(never)]
+fn look_up(packet: &Packet, ifindex: u32, link: &Link, found: &mut Found) -> u32 {
+    match mcr_common::look_up(packet, ifindex, link, &Maps) {
+        Ok(hit) => {
+            found.hit = hit;
+            Observed::RELAY
+        }
+        Err(refusal) => {
+            found.reason = refusal.reason as u32;
+            found.hit.drop_local = refusal.drop_local;
+            Observed::REFUSE
+        }
+    }
+}

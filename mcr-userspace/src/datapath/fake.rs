@@ -1,0 +1,62 @@
+//! A datapath that only remembers what it was told, and fails where a test wants it to.
+
+use std::io;
+
+use super::{Counters, Datapath, StepError};
+use crate::plan::{Change, Op, Table};
+
+/// Holds a table like any datapath, but copies nothing.
+#[derive(Debug, Default)]
+pub struct Fake {
+    /// What it holds. Owners stay empty: no datapath knows them.
+    pub table: Table,
+    /// Every step that was tried, in order.
+    pub steps: Vec<Op>,
+    /// The steps that fail, by their number in `steps`.
+    pub failing: Vec<usize>,
+}
+
+impl Datapath for Fake {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn step(&mut self, op: &Op) -> Result<(), StepError> {
+        let number = self.steps.len();
+        self.steps.push(op.clone());
+        if self.failing.contains(&number) {
+            return Err(StepError::system(
+                format!("step {number}"),
+                io::Error::other("told to fail"),
+            ));
+        }
+        let table = &mut self.table;
+        match op {
+            Op::Link(change) => put(&mut table.links, change),
+            Op::Route4(change) => put(&mut table.routes4, change),
+            Op::Route6(change) => put(&mut table.routes6, change),
+            Op::Slot(change) => put(&mut table.slots, change),
+            Op::Set(change) => put(&mut table.sets, change),
+            Op::Egress(change) => put(&mut table.egresses, change),
+        }
+        Ok(())
+    }
+
+    fn counters(&self, _table: &Table) -> Result<Counters, StepError> {
+        Ok(Counters::default())
+    }
+
+    fn keep_alive(&mut self) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+fn put<K: Ord + Copy, V: Copy>(
+    entries: &mut std::collections::BTreeMap<K, V>,
+    change: &Change<K, V>,
+) {
+    match change.new {
+        Some(value) => entries.insert(change.key, value),
+        None => entries.remove(&change.key),
+    };
+}

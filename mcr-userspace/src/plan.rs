@@ -1,0 +1,17 @@
+//! What the datapath is to do, computed from what the user wants and what exists.
+//!
+//! [`World`] is everything that matters, as a plain value. [`plan()`] turns it into a [`Table`],
+//! [`diff()`] says which steps lead from the table in force to the new one. All three are pure:
+//! they know no kernel, no clock and no file.
+
+pub mod diff;
+mod intern;
+mod planner;
+mod resolve;
+pub mod table;
+pub mod world;
+
+pub use diff::{Change, Op, diff};
+pub use planner::{Join, Plan, PlanError, RelayState, plan};
+pub use table::Table;
+pub use world::{LinkKind, LinkState, World};

@@ -1,0 +1,145 @@
+//! From the links a relay names to the links that exist.
+
+use mcr_common::table::{Egress, HopEdit};
+
+use super::world::{LinkKind, LinkState, World};
+use crate::config::model::{LinkSelector, Relay, SourceMac, Ttl};
+
+/// A relay's links as they are now.
+#[derive(Debug, Default)]
+pub(super) struct Resolved {
+    /// Interface indexes of the ingress links that exist.
+    pub(super) ingress: Vec<u32>,
+    /// The ways out that exist.
+    pub(super) egress: Vec<Egress>,
+    /// Names of links that do not exist.
+    pub(super) missing: Vec<String>,
+    /// Links that exist but can't be used, each as a sentence.
+    pub(super) unusable: Vec<String>,
+}
+
+/// Finds a relay's links.
+///
+/// # Errors
+///
+/// A sentence that says why these links can't be relayed between at all.
+pub(super) fn resolve(world: &World, relay: &Relay) -> Result<Resolved, String> {
+    let mut resolved = Resolved::default();
+    let mut seen = Vec::new();
+    for selector in &relay.from {
+        if let Some((index, _)) = usable(world, selector, &mut resolved) {
+            seen.push((index, selector));
+            if !resolved.ingress.contains(&index) {
+                resolved.ingress.push(index);
+            }
+        }
+    }
+    for selector in &relay.to {
+        if let Some((index, link)) = usable(world, selector, &mut resolved) {
+            seen.push((index, selector));
+            if link.kind == LinkKind::Wireless && relay.source_mac == SourceMac::Keep {
+                resolved.unusable.push(format!(
+                    "{selector} is a Wi-Fi card, which sends from its own address only: \
+                     use `source_mac: egress`"
+                ));
+                continue;
+            }
+            let egress = egress(world, relay, index, link);
+            if !resolved.egress.contains(&egress) {
+                resolved.egress.push(egress);
+            }
+        }
+    }
+    resolved.missing.dedup();
+    refuse_port_beside_master(world, &seen)?;
+    Ok(resolved)
+}
+
+/// The link of a selector; if there is none, or it can't be used, this is noted.
+fn usable<'a>(
+    world: &'a World,
+    selector: &LinkSelector,
+    resolved: &mut Resolved,
+) -> Option<(u32, &'a LinkState)> {
+    let Some((index, link)) = world.find(selector) else {
+        let name = selector.to_string();
+        if !resolved.missing.contains(&name) {
+            resolved.missing.push(name);
+        }
+        return None;
+    };
+    let sentence = match link.kind {
+        LinkKind::NoEthernet => format!(
+            "{selector} has no Ethernet header (a tunnel?): mcr relays between Ethernet-like links"
+        ),
+        LinkKind::Loopback => {
+            format!("{selector} is the loopback device, which reaches no segment")
+        }
+        _ => match world.refused.get(&index) {
+            Some(reason) => format!("{selector}: {reason}"),
+            None => return Some((index, link)),
+        },
+    };
+    if !resolved.unusable.contains(&sentence) {
+        resolved.unusable.push(sentence);
+    }
+    None
+}
+
+/// What a bridge or bond receives on a port it receives itself: a frame would be relayed twice.
+fn refuse_port_beside_master(world: &World, seen: &[(u32, &LinkSelector)]) -> Result<(), String> {
+    for (index, selector) in seen {
+        let Some(master) = world.links.get(index).and_then(|link| link.master) else {
+            continue;
+        };
+        if let Some((_, master)) = seen.iter().find(|(other, _)| *other == master) {
+            return Err(format!(
+                "{selector} is a port of {master}: name one of the two, or frames are relayed twice"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn egress(world: &World, relay: &Relay, index: u32, link: &LinkState) -> Egress {
+    let source_mac = match (relay.source_mac, link.kind) {
+        (SourceMac::Keep, _) => None,
+        (SourceMac::Egress, _) | (SourceMac::Auto, LinkKind::Physical | LinkKind::Wireless) => {
+            Some(link.mac)
+        }
+        (SourceMac::Relay | SourceMac::Auto, _) => Some(world.relay_mac),
+    };
+    let hop = match relay.ttl {
+        Ttl::Keep => HopEdit::Keep,
+        Ttl::Decrement => HopEdit::Decrement,
+        Ttl::Set(value) => HopEdit::Set(value),
+    };
+    Egress::new(index, link.mtu, source_mac, hop)
+}
+
+/// Pairs of a relay's links that are stacked on each other, each as a sentence: a frame can
+/// reach the one by way of the other.
+pub(super) fn stacked(world: &World, relay: &Relay) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let all: Vec<_> = relay
+        .from
+        .iter()
+        .chain(&relay.to)
+        .filter_map(|selector| world.find(selector))
+        .collect();
+    for (_, link) in &all {
+        let parent = link
+            .parent
+            .and_then(|parent| all.iter().find(|(index, _)| *index == parent));
+        if let Some((_, parent)) = parent {
+            let sentence = format!(
+                "{} is stacked on {}: what is relayed between them may come around again",
+                link.name, parent.name
+            );
+            if !sentences.contains(&sentence) {
+                sentences.push(sentence);
+            }
+        }
+    }
+    sentences
+}
