@@ -3,7 +3,7 @@
 use std::env;
 use std::io::Write as _;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -27,7 +27,7 @@ pub fn binary() -> Result<PathBuf> {
 pub struct Mcr {
     process: Process,
     /// Kept as long as it may be read.
-    _rules: Option<NamedTempFile>,
+    rules: Option<NamedTempFile>,
 }
 
 impl Mcr {
@@ -55,15 +55,18 @@ impl Mcr {
         Self::start(netns, &all, Some(file))
     }
 
+    /// The rule file it was started with by [`Self::with_rules`]; removed with this value.
+    #[must_use]
+    pub fn rules(&self) -> Option<&Path> {
+        self.rules.as_ref().map(NamedTempFile::path)
+    }
+
     fn start(netns: &Netns, arguments: &[&str], rules: Option<NamedTempFile>) -> Result<Self> {
         let mut command = netns.command(binary()?);
         command.arg("run").args(arguments);
         let process = Process::start("mcr run", &mut command)?;
         process.wait_stderr(READY, |line| line.contains("ready"))?;
-        Ok(Self {
-            process,
-            _rules: rules,
-        })
+        Ok(Self { process, rules })
     }
 }
 

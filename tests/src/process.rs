@@ -63,8 +63,13 @@ impl Process {
         match self.stderr.wait_for(timeout, wanted) {
             Some(line) => Ok(line),
             None => bail!(
-                "{} did not say what was waited for within {timeout:?}; it said:\n{}",
+                "{} {}; it said:\n{}",
                 self.name,
+                if self.stderr.wait_end(Duration::ZERO) {
+                    "ended before it said what was waited for".to_owned()
+                } else {
+                    format!("did not say what was waited for within {timeout:?}")
+                },
                 self.stderr.text()
             ),
         }

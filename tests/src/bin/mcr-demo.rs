@@ -80,7 +80,9 @@ fn demo(cli: &Cli) -> Result<()> {
         "1",
     ];
     println!("\nWhat runs:\n");
-    println!("    relay     mcr run --config RULES");
+    if let Some(rules) = mcr.rules() {
+        println!("    relay     mcr run --config {}", rules.display());
+    }
     println!("    receiver  mcr {}", receive.join(" "));
     println!("    sender    mcr {}", send.join(" "));
 
