@@ -1,6 +1,8 @@
 //! The demo: a multicast stream crosses from one bridge to another through `mcr`, shown live.
 //! `cargo xtask run` builds and starts it.
 
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +15,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde_json::Value;
-use std::os::fd::AsFd as _;
 
 const PORT: u16 = 5000;
 
@@ -47,53 +48,22 @@ fn main() -> ExitCode {
 fn demo(cli: &Cli) -> Result<()> {
     // Before there are threads, which inherit what is blocked.
     let mut signals = Signals::take()?;
-    let group = if cli.ipv6 {
-        "ff3e::4321:1"
-    } else {
-        "239.1.1.1"
-    };
-    let socket = if cli.ipv6 {
-        format!("[{group}]:{PORT}")
-    } else {
-        format!("{group}:{PORT}")
-    };
+    let stream = Stream::new(cli.ipv6);
     introduce(cli.ipv6);
     let topology = Topology::dual_bridge()?;
-    let rules = rules(group);
-    let mut mcr = Mcr::with_rules(&topology.relay, &rules, &[])?;
-    println!("The rule file:\n");
-    for line in rules.lines() {
-        println!("    {line}");
-    }
-    let on = topology.receiver_links[0].as_str();
-    let receive = ["recv", &socket, "--on", on];
-    let send = [
-        "send",
-        &socket,
-        "--from",
-        Topology::SENDER_LINK,
-        "--rate",
-        "1000pps",
-        "--size",
-        "1200",
-        "--ttl",
-        "1",
-    ];
-    println!("\nWhat runs:\n");
-    if let Some(rules) = mcr.rules() {
-        println!("    relay     mcr run --config {}", rules.display());
-    }
-    println!("    receiver  mcr {}", receive.join(" "));
-    println!("    sender    mcr {}", send.join(" "));
+    let mut mcr = Mcr::with_rules(&topology.relay, &stream.rules(), &[])?;
+    explain(&stream, mcr.rules());
 
-    let with_progress = [&receive[1..], &["--progress"]].concat();
-    let mut receiver = Receiver::start(&topology.receiver, &with_progress)?;
+    let mut receiver = Receiver::start(
+        &topology.receiver,
+        &[&stream.receive()[1..], &["--progress"]].concat(),
+    )?;
     println!(
-        "\nWhat arrives at the receiver's socket{}:\n",
+        "What arrives at the receiver's socket{}:\n",
         ending(cli.length)
     );
     let live = show(receiver.stderr().clone());
-    let mut sender = Sender::start(&topology.sender, &send[1..])?;
+    let mut sender = Sender::start(&topology.sender, &stream.send()[1..])?;
 
     signals.wait(cli.length, || {
         running(&mut mcr, "mcr run")?;
@@ -104,6 +74,49 @@ fn demo(cli: &Cli) -> Result<()> {
     // Its output has ended with the receiver.
     let _ = live.join();
     report(&outcome)
+}
+
+/// What crosses.
+struct Stream {
+    group: &'static str,
+    /// Group and port as the tools want them.
+    socket: String,
+}
+
+impl Stream {
+    fn new(ipv6: bool) -> Self {
+        let group = if ipv6 { "ff3e::4321:1" } else { "239.1.1.1" };
+        let socket = if ipv6 {
+            format!("[{group}]:{PORT}")
+        } else {
+            format!("{group}:{PORT}")
+        };
+        Self { group, socket }
+    }
+
+    fn rules(&self) -> String {
+        format!(
+            "version: 1
+relays:
+  - name: demo
+    from: br0
+    to: br1
+    groups: \"{}\"
+    ports: {PORT}
+",
+            self.group
+        )
+    }
+
+    fn receive(&self) -> [&str; 4] {
+        ["recv", &self.socket, "--on", "eth0"]
+    }
+
+    fn send(&self) -> Vec<&str> {
+        let mut words = vec!["send", &self.socket, "--from", Topology::SENDER_LINK];
+        words.extend(["--rate", "1000pps", "--size", "1200", "--ttl", "1"]);
+        words
+    }
 }
 
 /// What was counted at both ends.
@@ -157,10 +170,18 @@ firewall's FORWARD policy is DROP: the IP stack carries none of this. mcr does, 
     );
 }
 
-fn rules(group: &str) -> String {
-    format!(
-        "version: 1\nrelays:\n  - name: demo\n    from: br0\n    to: br1\n    groups: \"{group}\"\n    ports: {PORT}\n"
-    )
+/// Shows the rule file and the commands, as they could be typed.
+fn explain(stream: &Stream, rules: Option<&Path>) {
+    println!("The rule file:\n");
+    for line in stream.rules().lines() {
+        println!("    {line}");
+    }
+    println!("\nWhat runs:\n");
+    if let Some(rules) = rules {
+        println!("    relay     mcr run --config {}", rules.display());
+    }
+    println!("    receiver  mcr {}", stream.receive().join(" "));
+    println!("    sender    mcr {}\n", stream.send().join(" "));
 }
 
 fn ending(length: Option<Duration>) -> String {
