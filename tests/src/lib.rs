@@ -1,1 +1,33 @@
-//! What the end-to-end tests of `mcr` are made with: network namespaces, traffic, captures.
+//! What the end-to-end tests and the demo of `mcr` are made with: network namespaces, traffic,
+//! captures.
+//!
+//! Everything is a guard value. Namespaces have no name and live as long as a descriptor to them,
+//! children are killed with the thread that started them: whatever way a test ends, nothing stays.
+//! All of it needs root.
+//!
+//! - [`Netns`]: a namespace; commands, sysctls and links in it
+//! - [`Topology`]: namespaces joined as the tests need them
+//! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
+//! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
+
+mod capture;
+mod frame;
+mod inject;
+mod lines;
+mod links;
+mod mcr;
+mod netns;
+mod process;
+mod topology;
+mod traffic;
+
+pub use capture::{Capture, Captured, PacketType, VlanTag};
+pub use frame::{Extension, UdpFrame, UdpView, group_mac};
+pub use inject::Inject;
+pub use lines::Lines;
+pub use links::Link;
+pub use mcr::{Mcr, binary};
+pub use netns::Netns;
+pub use process::Process;
+pub use topology::Topology;
+pub use traffic::{Receiver, Sender};

@@ -1,0 +1,134 @@
+//! `cargo xtask test`: everything that shows `mcr` to work.
+//!
+//! Building and the unit and property tests run as the user; only the end-to-end test binaries run
+//! as root, because they make network namespaces.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::debian;
+use crate::ebpf::{self, Install};
+use crate::shell::{self, say};
+use crate::workspace::{self, Workspace};
+
+/// Tells the end-to-end tests and the demo which `mcr` to run.
+pub(crate) const BINARY_VARIABLE: &str = "MCR_BIN";
+
+/// The crates whose tests need no privileges.
+pub(crate) const UNPRIVILEGED: [&str; 3] = [
+    "--package=mcr-common",
+    "--package=mcr-userspace",
+    "--package=xtask",
+];
+
+/// What goes from the user's environment to test binaries behind sudo.
+const PASSED_ON: [&str; 4] = ["RUST_BACKTRACE", "RUST_LOG", "PROPTEST_CASES", "TMPDIR"];
+
+/// Runs the tests: unit and property tests as the user, end-to-end tests as root
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+    /// Only unit and property tests
+    #[arg(long, conflicts_with = "e2e")]
+    unit: bool,
+    /// Only end-to-end tests
+    #[arg(long)]
+    e2e: bool,
+    /// For the test binaries, such as --nocapture
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Runs the command.
+pub(crate) fn command(workspace: &Workspace, arguments: &Test) -> Result<()> {
+    debian::install(&debian::TOPOLOGY)?;
+    let Some(object) = ebpf::build(workspace, Install::Allowed)? else {
+        bail!("the eBPF object must be built from source to be tested, and cannot be built here");
+    };
+    let mut libtest: Vec<OsString> = Vec::new();
+    libtest.extend(arguments.filter.as_ref().map(OsString::from));
+    libtest.extend(arguments.arguments.iter().map(OsString::from));
+
+    // One failure shall not hide another: everything asked for runs.
+    let mut results = vec![ebpf::check_kept(workspace, &object)];
+    if !arguments.e2e {
+        results.push(unit(workspace, &object.path, &libtest));
+    }
+    if !arguments.unit {
+        results.push(end_to_end(workspace, &object.path, &libtest, &[]));
+    }
+    let failures: Vec<_> = results
+        .into_iter()
+        .filter_map(Result::err)
+        .map(|error| format!("{error:#}"))
+        .collect();
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n              "));
+    }
+    Ok(())
+}
+
+fn unit(workspace: &Workspace, object: &Path, libtest: &[OsString]) -> Result<()> {
+    say("unit and property tests");
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["test", "--no-fail-fast"])
+        .args(UNPRIVILEGED)
+        .env(ebpf::OBJECT_VARIABLE, object)
+        .arg("--")
+        .args(libtest);
+    shell::run(&mut cargo).context("unit tests failed")
+}
+
+/// Builds the end-to-end tests as the user and runs them as root with `environment`. All of them
+/// run, whatever fails.
+pub(crate) fn end_to_end(
+    workspace: &Workspace,
+    object: &Path,
+    libtest: &[OsString],
+    environment: &[(&str, OsString)],
+) -> Result<()> {
+    say("building the end-to-end tests");
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["build", "--package=mcr-userspace", "--bin=mcr"])
+        .env(ebpf::OBJECT_VARIABLE, object);
+    let programs = workspace::executables(&mut cargo)?;
+    let mcr = workspace::program(&programs, "mcr")?;
+
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["test", "--no-run", "--package=mcr-tests"])
+        .env(ebpf::OBJECT_VARIABLE, object);
+    let mut tests = workspace::executables(&mut cargo)?;
+    tests.retain(|exe| exe.test);
+    tests.sort_by(|a, b| a.name.cmp(&b.name));
+
+    let mut environment = environment.to_vec();
+    environment.push((BINARY_VARIABLE, mcr.into()));
+    for name in PASSED_ON {
+        environment.extend(env::var_os(name).map(|value| (name, value)));
+    }
+    let mut failed = Vec::new();
+    for test in &tests {
+        say(format!("end-to-end tests: {}", test.name));
+        let mut command = shell::as_root(&test.path, environment.iter().cloned())?;
+        command.args(libtest).current_dir(workspace.path("tests"));
+        if let Err(error) = shell::run(&mut command) {
+            say(format!("{error:#}"));
+            failed.push(test.name.as_str());
+        }
+    }
+    if tests.is_empty() {
+        bail!("there are no end-to-end tests");
+    }
+    if !failed.is_empty() {
+        bail!("end-to-end tests failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
