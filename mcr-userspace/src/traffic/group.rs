@@ -202,7 +202,7 @@ mod tests {
                     octets[1..].copy_from_slice(&low);
                     IpAddr::from(octets)
                 } else {
-                    IpAddr::from([224 | low[0] & 0x0f, low[1], low[2], low[3]])
+                    IpAddr::from([0xe0 | low[0] & 0x0f, low[1], low[2], low[3]])
                 },
                 port,
                 zone: None,

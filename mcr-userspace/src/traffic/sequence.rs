@@ -151,7 +151,6 @@ impl Sequence {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "below 1024")]
 fn place(number: u64) -> (usize, u64) {
     let at = number % WINDOW;
     ((at / WORD_BITS) as usize, 1 << (at % WORD_BITS))
