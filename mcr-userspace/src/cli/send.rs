@@ -11,8 +11,9 @@ use clap::Args;
 
 use super::{FOUND, duration, note, print};
 use crate::traffic::group::Group;
+use crate::traffic::payload::Payload;
 use crate::traffic::rate::{Rate, human_bits};
-use crate::traffic::send::{Payload, SendObserver, SendOptions, SendSummary, Started, send};
+use crate::traffic::send::{SendObserver, SendOptions, SendSummary, Started, send};
 use crate::traffic::stop::Stop;
 
 const AFTER_HELP: &str = "\

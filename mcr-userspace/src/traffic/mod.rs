@@ -20,6 +20,7 @@ mod batch;
 pub mod error;
 pub mod group;
 pub mod link;
+pub mod payload;
 pub mod rate;
 pub mod recv;
 pub mod send;

@@ -1,9 +1,6 @@
 //! The sender.
 
-use std::collections::hash_map::RandomState;
-use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _};
-use std::io::{self, IoSlice, Read as _};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -17,10 +14,10 @@ use super::batch::{BATCH, Outbox, idle};
 use super::error::Error;
 use super::group::Group;
 use super::link::Link;
+use super::payload::{Content, Payload};
 use super::rate::{Pacer, Rate};
 use super::socket;
 use super::stop::Stop;
-use super::text::Lines;
 use super::wait::Waiter;
 use super::wire::{HEADER_LEN, Header, Kind, MAX_PAYLOAD};
 
@@ -30,17 +27,6 @@ const NO_ROOM: Duration = Duration::from_millis(1);
 const TICK: Duration = Duration::from_secs(1);
 /// Answers taken between two batches, so that a flood of them does not stop the sending.
 const ANSWERS_AT_ONCE: usize = 4 * BATCH;
-
-/// What to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Payload {
-    /// Numbered datagrams of this many bytes of UDP payload, see [`super::wire`].
-    Sequenced(usize),
-    /// This text, each time.
-    Text(String),
-    /// A datagram for each line of standard input, until it ends.
-    StandardInput,
-}
 
 /// What a sender is to do.
 #[derive(Debug, Clone)]
@@ -146,63 +132,6 @@ fn check(options: &SendOptions) -> Result<(), Error> {
             }
             _ => Ok(()),
         },
-    }
-}
-
-/// Where the bytes of datagrams come from.
-enum Content {
-    Sequenced { padding: Vec<u8>, stream: u64 },
-    Text(Vec<u8>),
-    Lines { lines: Lines, input: File },
-}
-
-impl Content {
-    fn new(payload: &Payload) -> Result<Self, Error> {
-        Ok(match payload {
-            Payload::Sequenced(size) => Self::Sequenced {
-                padding: vec![0; size.saturating_sub(HEADER_LEN)],
-                // Keyed at random by the standard library: a number no other run has.
-                stream: RandomState::new().build_hasher().finish(),
-            },
-            Payload::Text(text) => Self::Text(text.clone().into_bytes()),
-            Payload::StandardInput => Self::Lines {
-                lines: Lines::default(),
-                // Not through the buffer of `io::stdin`, which poll does not see.
-                input: io::stdin()
-                    .as_fd()
-                    .try_clone_to_owned()
-                    .map_err(Error::os("open standard input"))?
-                    .into(),
-            },
-        })
-    }
-
-    /// The bytes of UDP payload of each datagram, as far as they are all alike.
-    fn size(&self) -> usize {
-        match self {
-            Self::Sequenced { padding, .. } => HEADER_LEN + padding.len(),
-            Self::Text(text) => text.len(),
-            Self::Lines { .. } => 0,
-        }
-    }
-
-    fn wants_input(&self) -> bool {
-        matches!(self, Self::Lines { lines, .. } if lines.waiting() == 0 && !lines.ended())
-    }
-
-    fn ended(&self) -> bool {
-        matches!(self, Self::Lines { lines, .. } if lines.waiting() == 0 && lines.ended())
-    }
-
-    fn read(&mut self) -> Result<(), Error> {
-        if let Self::Lines { lines, input } = self {
-            let mut buffer = [0; 16 << 10];
-            match input.read(&mut buffer) {
-                Ok(len) => lines.push(&buffer[..len])?,
-                Err(error) => idle(error).map_err(Error::os("read standard input"))?,
-            }
-        }
-        Ok(())
     }
 }
 
