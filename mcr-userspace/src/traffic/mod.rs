@@ -18,8 +18,10 @@
 pub mod answer;
 mod batch;
 pub mod error;
+mod flow;
 pub mod group;
 pub mod link;
+pub mod options;
 pub mod payload;
 pub mod rate;
 pub mod recv;

@@ -12,14 +12,14 @@ use serde::Serialize;
 use super::answer::{AckReport, Answers};
 use super::batch::{BATCH, Outbox, idle};
 use super::error::Error;
-use super::group::Group;
 use super::link::Link;
-use super::payload::{Content, Payload};
-use super::rate::{Pacer, Rate};
+use super::options::SendOptions;
+use super::payload::Content;
+use super::rate::Pacer;
 use super::socket;
 use super::stop::Stop;
 use super::wait::Waiter;
-use super::wire::{HEADER_LEN, Header, Kind, MAX_PAYLOAD};
+use super::wire::{HEADER_LEN, Header, Kind};
 
 /// How long to wait when the kernel has no room for datagrams and cannot say when it will.
 const NO_ROOM: Duration = Duration::from_millis(1);
@@ -27,29 +27,6 @@ const NO_ROOM: Duration = Duration::from_millis(1);
 const TICK: Duration = Duration::from_secs(1);
 /// Answers taken between two batches, so that a flood of them does not stop the sending.
 const ANSWERS_AT_ONCE: usize = 4 * BATCH;
-
-/// What a sender is to do.
-#[derive(Debug, Clone)]
-pub struct SendOptions {
-    /// To where.
-    pub group: Group,
-    /// The interface, if named.
-    pub from: Option<String>,
-    /// The source address, if given.
-    pub source: Option<IpAddr>,
-    /// What.
-    pub payload: Payload,
-    /// How fast.
-    pub rate: Rate,
-    /// How many datagrams at most.
-    pub count: Option<u64>,
-    /// How long at most.
-    pub duration: Option<Duration>,
-    /// TTL or hop limit.
-    pub ttl: u8,
-    /// Listen for answers, and for how long after the last datagram.
-    pub wait_acks: Option<Duration>,
-}
 
 /// Is told what a sender does.
 pub trait SendObserver {
@@ -101,7 +78,7 @@ pub fn send(
     stop: &Stop,
     observer: &mut dyn SendObserver,
 ) -> Result<SendSummary, Error> {
-    check(options)?;
+    options.check()?;
     let mut run = Run::new(options, stop)?;
     observer.started(&run.started);
     run.clock = Instant::now();
@@ -111,28 +88,6 @@ pub fn send(
         run.wait_for_answers(patience)?;
     }
     Ok(run.summary())
-}
-
-fn check(options: &SendOptions) -> Result<(), Error> {
-    match &options.payload {
-        Payload::Sequenced(size) if !(HEADER_LEN..=MAX_PAYLOAD).contains(size) => {
-            Err(Error::Size(*size))
-        }
-        Payload::Text(text) if text.len() > MAX_PAYLOAD => Err(Error::PayloadTooLong(text.len())),
-        Payload::StandardInput if matches!(options.rate, Rate::Bits(_)) => Err(Error::RateOfLines),
-        _ => match options.source {
-            Some(source) if source.is_ipv4() != options.group.address().is_ipv4() => {
-                Err(Error::Family {
-                    source_address: source,
-                    group: options.group.clone(),
-                })
-            }
-            Some(source) if source.is_multicast() || source.is_unspecified() => {
-                Err(Error::SourceNotUnicast(source))
-            }
-            _ => Ok(()),
-        },
-    }
 }
 
 struct Run<'a> {
