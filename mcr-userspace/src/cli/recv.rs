@@ -11,8 +11,9 @@ use clap::Args;
 
 use super::{FOUND, duration, note, print};
 use crate::traffic::group::Group;
+use crate::traffic::options::RecvOptions;
 use crate::traffic::rate::human_bits;
-use crate::traffic::recv::{Ready, RecvObserver, RecvOptions, RecvSummary, recv};
+use crate::traffic::recv::{Ready, RecvObserver, RecvSummary, recv};
 use crate::traffic::stop::Stop;
 use crate::traffic::text::escape;
 

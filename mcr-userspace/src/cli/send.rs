@@ -11,8 +11,10 @@ use clap::Args;
 
 use super::{FOUND, duration, note, print};
 use crate::traffic::group::Group;
+use crate::traffic::options::SendOptions;
+use crate::traffic::payload::Payload;
 use crate::traffic::rate::{Rate, human_bits};
-use crate::traffic::send::{Payload, SendObserver, SendOptions, SendSummary, Started, send};
+use crate::traffic::send::{SendObserver, SendSummary, Started, send};
 use crate::traffic::stop::Stop;
 
 const AFTER_HELP: &str = "\

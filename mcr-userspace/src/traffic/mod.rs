@@ -18,8 +18,11 @@
 pub mod answer;
 mod batch;
 pub mod error;
+mod flow;
 pub mod group;
 pub mod link;
+pub mod options;
+pub mod payload;
 pub mod rate;
 pub mod recv;
 pub mod send;

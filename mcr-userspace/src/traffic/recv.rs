@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::answer::{Answerer, Unanswered};
 use super::batch::Inbox;
 use super::error::Error;
-use super::group::Group;
 use super::link::Link;
+use super::options::RecvOptions;
 use super::socket;
 use super::stop::Stop;
 use super::tracker::{Totals, Tracker};
@@ -20,23 +20,6 @@ use super::wire::{Header, Kind};
 
 /// How often [`RecvObserver::progress`] is called.
 const TICK: Duration = Duration::from_secs(1);
-
-/// What a receiver is to do.
-#[derive(Debug, Clone)]
-pub struct RecvOptions {
-    /// What to join.
-    pub group: Group,
-    /// The interface to join on; none for the one the routing table names.
-    pub on: Option<String>,
-    /// The only source to join (RFC 4607), if given.
-    pub source: Option<IpAddr>,
-    /// Answer each datagram by unicast.
-    pub ack: bool,
-    /// End after this many different datagrams.
-    pub count: Option<u64>,
-    /// End after this time.
-    pub duration: Option<Duration>,
-}
 
 /// Is told what a receiver sees.
 pub trait RecvObserver {
@@ -120,7 +103,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(options: &'a RecvOptions) -> Result<Self, Error> {
         let group = &options.group;
-        check_source(options)?;
+        options.check()?;
         let link = match Link::named(group, options.on.as_deref(), "--on")? {
             Some(link) => link,
             None => Link::routed(group, "--on")?,
@@ -239,20 +222,5 @@ impl<'a> Run<'a> {
                 .as_ref()
                 .map_or_else(Vec::new, Answerer::unanswered),
         })
-    }
-}
-
-fn check_source(options: &RecvOptions) -> Result<(), Error> {
-    match options.source {
-        Some(source) if source.is_ipv4() != options.group.address().is_ipv4() => {
-            Err(Error::Family {
-                source_address: source,
-                group: options.group.clone(),
-            })
-        }
-        Some(source) if source.is_multicast() || source.is_unspecified() => {
-            Err(Error::SourceNotUnicast(source))
-        }
-        _ => Ok(()),
     }
 }

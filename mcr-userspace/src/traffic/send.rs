@@ -1,9 +1,6 @@
 //! The sender.
 
-use std::collections::hash_map::RandomState;
-use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _};
-use std::io::{self, IoSlice, Read as _};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -15,14 +12,14 @@ use serde::Serialize;
 use super::answer::{AckReport, Answers};
 use super::batch::{BATCH, Outbox, idle};
 use super::error::Error;
-use super::group::Group;
 use super::link::Link;
-use super::rate::{Pacer, Rate};
+use super::options::SendOptions;
+use super::payload::Content;
+use super::rate::Pacer;
 use super::socket;
 use super::stop::Stop;
-use super::text::Lines;
 use super::wait::Waiter;
-use super::wire::{HEADER_LEN, Header, Kind, MAX_PAYLOAD};
+use super::wire::{HEADER_LEN, Header, Kind};
 
 /// How long to wait when the kernel has no room for datagrams and cannot say when it will.
 const NO_ROOM: Duration = Duration::from_millis(1);
@@ -30,40 +27,6 @@ const NO_ROOM: Duration = Duration::from_millis(1);
 const TICK: Duration = Duration::from_secs(1);
 /// Answers taken between two batches, so that a flood of them does not stop the sending.
 const ANSWERS_AT_ONCE: usize = 4 * BATCH;
-
-/// What to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Payload {
-    /// Numbered datagrams of this many bytes of UDP payload, see [`super::wire`].
-    Sequenced(usize),
-    /// This text, each time.
-    Text(String),
-    /// A datagram for each line of standard input, until it ends.
-    StandardInput,
-}
-
-/// What a sender is to do.
-#[derive(Debug, Clone)]
-pub struct SendOptions {
-    /// To where.
-    pub group: Group,
-    /// The interface, if named.
-    pub from: Option<String>,
-    /// The source address, if given.
-    pub source: Option<IpAddr>,
-    /// What.
-    pub payload: Payload,
-    /// How fast.
-    pub rate: Rate,
-    /// How many datagrams at most.
-    pub count: Option<u64>,
-    /// How long at most.
-    pub duration: Option<Duration>,
-    /// TTL or hop limit.
-    pub ttl: u8,
-    /// Listen for answers, and for how long after the last datagram.
-    pub wait_acks: Option<Duration>,
-}
 
 /// Is told what a sender does.
 pub trait SendObserver {
@@ -115,7 +78,7 @@ pub fn send(
     stop: &Stop,
     observer: &mut dyn SendObserver,
 ) -> Result<SendSummary, Error> {
-    check(options)?;
+    options.check()?;
     let mut run = Run::new(options, stop)?;
     observer.started(&run.started);
     run.clock = Instant::now();
@@ -125,85 +88,6 @@ pub fn send(
         run.wait_for_answers(patience)?;
     }
     Ok(run.summary())
-}
-
-fn check(options: &SendOptions) -> Result<(), Error> {
-    match &options.payload {
-        Payload::Sequenced(size) if !(HEADER_LEN..=MAX_PAYLOAD).contains(size) => {
-            Err(Error::Size(*size))
-        }
-        Payload::Text(text) if text.len() > MAX_PAYLOAD => Err(Error::PayloadTooLong(text.len())),
-        Payload::StandardInput if matches!(options.rate, Rate::Bits(_)) => Err(Error::RateOfLines),
-        _ => match options.source {
-            Some(source) if source.is_ipv4() != options.group.address().is_ipv4() => {
-                Err(Error::Family {
-                    source_address: source,
-                    group: options.group.clone(),
-                })
-            }
-            Some(source) if source.is_multicast() || source.is_unspecified() => {
-                Err(Error::SourceNotUnicast(source))
-            }
-            _ => Ok(()),
-        },
-    }
-}
-
-/// Where the bytes of datagrams come from.
-enum Content {
-    Sequenced { padding: Vec<u8>, stream: u64 },
-    Text(Vec<u8>),
-    Lines { lines: Lines, input: File },
-}
-
-impl Content {
-    fn new(payload: &Payload) -> Result<Self, Error> {
-        Ok(match payload {
-            Payload::Sequenced(size) => Self::Sequenced {
-                padding: vec![0; size.saturating_sub(HEADER_LEN)],
-                // Keyed at random by the standard library: a number no other run has.
-                stream: RandomState::new().build_hasher().finish(),
-            },
-            Payload::Text(text) => Self::Text(text.clone().into_bytes()),
-            Payload::StandardInput => Self::Lines {
-                lines: Lines::default(),
-                // Not through the buffer of `io::stdin`, which poll does not see.
-                input: io::stdin()
-                    .as_fd()
-                    .try_clone_to_owned()
-                    .map_err(Error::os("open standard input"))?
-                    .into(),
-            },
-        })
-    }
-
-    /// The bytes of UDP payload of each datagram, as far as they are all alike.
-    fn size(&self) -> usize {
-        match self {
-            Self::Sequenced { padding, .. } => HEADER_LEN + padding.len(),
-            Self::Text(text) => text.len(),
-            Self::Lines { .. } => 0,
-        }
-    }
-
-    fn wants_input(&self) -> bool {
-        matches!(self, Self::Lines { lines, .. } if lines.waiting() == 0 && !lines.ended())
-    }
-
-    fn ended(&self) -> bool {
-        matches!(self, Self::Lines { lines, .. } if lines.waiting() == 0 && lines.ended())
-    }
-
-    fn read(&mut self) -> Result<(), Error> {
-        if let Self::Lines { lines, input } = self {
-            let mut buffer = [0; 16 << 10];
-            match input.read(&mut buffer) {
-                Ok(len) => lines.push(&buffer[..len])?,
-                Err(error) => idle(error).map_err(Error::os("read standard input"))?,
-            }
-        }
-        Ok(())
-    }
 }
 
 struct Run<'a> {
