@@ -237,11 +237,11 @@ fn offset(marker: &Marker) -> u32 {
 /// The one error that ends reading.
 fn syntax(text: &str, error: &ScanError, problems: &mut Problems<Span>) {
     let marker = error.marker();
-    let start = offset(marker);
+    let mut start = offset(marker);
+    let mut place = mark(marker);
     let rest = text.get(start as usize..).unwrap_or_default();
     let width = rest.chars().next().map_or(0, char::len_utf8);
     let end = start.saturating_add(u32::try_from(width).unwrap_or_default());
-    let at = Span::new(mark(marker), start, end);
     let (kind, message) = match error.kind() {
         ErrorKind::RecursionLimitExceeded => (
             Kind::TooDeep,
@@ -269,5 +269,11 @@ fn syntax(text: &str, error: &ScanError, problems: &mut Problems<Span>) {
         ),
         other => (Kind::Syntax, format!("this is not YAML: {other}")),
     };
-    problems.add(at, kind, message);
+    let before = text.get(..start as usize).unwrap_or_default();
+    if kind == Kind::Tab && before.ends_with('\t') && place.column > 1 {
+        // The scanner is already past the tab.
+        start -= 1;
+        place.column -= 1;
+    }
+    problems.add(Span::new(place, start, end), kind, message);
 }

@@ -142,6 +142,10 @@ fn address(text: &str) -> Result<IpAddr, Problem> {
 /// What people write who know the address.
 fn mistake(text: &str) -> (Kind, String) {
     let found = quote(text);
+    if text.trim() != text {
+        let message = format!("{found} is no IP address: write it without white space");
+        return (Kind::NotAnAddress, message);
+    }
     if let Some(right) = without_leading_zeros(text) {
         let message =
             format!("{found} has leading zeros, which some read as octal: write `{right}`");
