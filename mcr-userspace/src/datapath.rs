@@ -1,6 +1,7 @@
 //! Whoever makes the copies, behind one trait: programs in the kernel ([`ebpf`]), packet
 //! sockets ([`ring`]), and one that only remembers ([`fake`]).
 
+pub mod ebpf;
 pub mod fake;
 
 use std::collections::BTreeMap;

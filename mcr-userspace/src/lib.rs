@@ -4,7 +4,15 @@
 //! rule file; [`links`] says what interfaces exist; both are parts of the
 //! [`plan::World`], from which [`plan`] computes what the [`datapath`] is to hold and the groups
 //! that [`membership`] joins. [`daemon`] ties them together.
+//!
+//! [`cli`] has one file a verb, and [`traffic`] is the sender and receiver for trying things
+//! out.
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod datapath;
+pub mod links;
+pub mod membership;
 pub mod plan;
+pub mod traffic;

@@ -1,2 +1,6 @@
 //! The command `mcr`.
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mcr::cli::main()
+}

@@ -1,0 +1,122 @@
+//! The command line: one file per verb.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::traffic;
+
+mod recv;
+mod send;
+
+/// Something was found (`recv`) or nobody answered (`send --wait-acks`).
+const FOUND: u8 = 1;
+/// `EX_USAGE`: the command line is wrong.
+const USAGE: u8 = 64;
+/// `EX_SOFTWARE`.
+const INTERNAL: u8 = 70;
+/// `EX_OSERR`: the operating system refused something.
+const SYSTEM: u8 = 71;
+/// `EX_NOPERM`: a permission is missing.
+const PERMISSION: u8 = 77;
+
+/// Relays multicast between the layer-2 segments of a Linux host.
+#[derive(Debug, Parser)]
+#[command(name = "mcr", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Send(send::SendArgs),
+    Recv(recv::RecvArgs),
+}
+
+/// Reads the command line of this process and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that nobody reads any more is no failure.
+            let _ = error.print();
+            return if error.use_stderr() {
+                USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let result = match cli.verb {
+        Verb::Send(args) => send::run(args),
+        Verb::Recv(args) => recv::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "mcr: {error:#}");
+        exit_code(&error).into()
+    })
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    use traffic::error::Class;
+    if let Some(error) = error.downcast_ref::<traffic::Error>() {
+        return match error.class() {
+            Class::Usage => USAGE,
+            Class::System => SYSTEM,
+            Class::Permission => PERMISSION,
+        };
+    }
+    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::PermissionDenied) => PERMISSION,
+        Some(_) => SYSTEM,
+        None => INTERNAL,
+    }
+}
+
+/// A duration as `10s`, `500ms`, `1m 30s`; never 0.
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.is_zero() => Err("a duration is longer than 0".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!(
+            "{error}; write a number and a unit, as 500ms, 10s or 1m"
+        )),
+    }
+}
+
+/// Writes to standard output. Who reads it may have had enough: that is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes a line to standard error, where nobody may be listening.
+fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "mcr: {line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_are_not_zero() {
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("0s").is_err());
+        assert!(duration("10").unwrap_err().contains("500ms"));
+    }
+}

@@ -1,0 +1,152 @@
+//! What runs while frames are relayed: one task that waits for something to change.
+//!
+//! ```text
+//! rule file ──────────┐
+//!                     ├─► World ─► plan ─► diff ─► Datapath::apply ─► maps, sockets
+//! netlink ────────────┘              └──► joins
+//! clock ─► Datapath::keep_alive, statistics
+//! SIGINT, SIGTERM ─► end
+//! ```
+
+mod controller;
+mod identity;
+mod ledger;
+mod select;
+
+use std::time::Duration;
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+pub use self::{
+    controller::Controller,
+    identity::relay_mac,
+    ledger::{Counted, Report},
+    select::{SelectError, select},
+};
+use crate::{
+    config::model::{DatapathChoice, Relay},
+    datapath::StepError,
+    datapath::ebpf::Hook,
+    links::{Links, LinksError},
+    plan::{PlanError, World},
+};
+
+/// How often a sign of life is given: four times in the time for which one counts.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+
+/// What to relay and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The relays.
+    pub relays: Vec<Relay>,
+    /// Who makes the copies.
+    pub datapath: DatapathChoice,
+    /// The TC hook to use; `None`: the better one the kernel has.
+    pub hook: Option<Hook>,
+    /// The name of this instance among those on this host.
+    pub instance: String,
+    /// How often counters are written to standard output.
+    pub statistics: Option<Duration>,
+}
+
+/// Why relaying could not begin, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// No datapath.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// No netlink.
+    #[error(transparent)]
+    Links(#[from] LinksError),
+    /// The relays do not fit.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The datapath failed.
+    #[error(transparent)]
+    Datapath(#[from] StepError),
+    /// The operating system said no to something else.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Relays until SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// [`DaemonError`], if relaying can't begin, or can't go on.
+pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+    let mut ends = [SignalKind::interrupt(), SignalKind::terminate()]
+        .map(signal)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let datapath = select(&settings)?;
+    let (mut links, map) = Links::open().await?;
+    let world = World {
+        relays: settings.relays.clone(),
+        links: map,
+        relay_mac: relay_mac(&settings.instance),
+        leased: datapath.leased,
+        ..World::default()
+    };
+    let mut controller = Controller::new(world, datapath.back_end);
+    controller.keep_alive()?;
+    controller.settle()?;
+    controller.announce_ready();
+
+    let mut sign_of_life = ticks(SIGN_OF_LIFE);
+    let mut statistics = settings.statistics.map(ticks);
+    loop {
+        let mut world = controller.world().links.clone();
+        tokio::select! {
+            () = any(&mut ends) => break,
+            changed = links.changed(&mut world) => {
+                changed?;
+                controller.set_links(world);
+            }
+            _ = sign_of_life.tick() => controller.keep_alive()?,
+            () = tick(statistics.as_mut()) => print(&controller.report()?),
+        }
+    }
+    let report = controller.report()?;
+    if settings.statistics.is_some() {
+        print(&report);
+    }
+    controller.say_goodbye(&report);
+    Ok(())
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    interval
+}
+
+/// Waits for the next tick, for ever if there is no clock.
+async fn tick(interval: Option<&mut Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the first of these signals.
+async fn any(signals: &mut [Signal]) {
+    let all = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+    futures::future::select_all(all).await;
+}
+
+/// Writes counters as one line of JSON.
+fn print(report: &Report) {
+    use std::io::Write as _;
+    match serde_json::to_string(report) {
+        // Whoever read this may be gone; that is no reason to stop relaying.
+        Ok(line) => drop(writeln!(std::io::stdout().lock(), "{line}")),
+        Err(error) => tracing::error!("counters can't be written: {error}"),
+    }
+}

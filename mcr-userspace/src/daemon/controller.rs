@@ -1,0 +1,221 @@
+//! From the world to the datapath: plan, compare, apply, join, and say what came of it.
+
+use std::collections::BTreeSet;
+
+use super::ledger::{Ledger, Report};
+use crate::{
+    config::model::Relay,
+    datapath::{ApplyError, Datapath, StepError},
+    links,
+    membership::joins::Joins,
+    plan::{Join, Op, Plan, PlanError, RelayState, Table, World, diff, plan},
+};
+
+/// Holds the world and keeps the datapath to what follows from it.
+pub struct Controller {
+    world: World,
+    datapath: Box<dyn Datapath>,
+    table: Table,
+    joins: Joins,
+    ledger: Ledger,
+    states: Vec<RelayState>,
+    /// Joins that failed, so that each failure is reported once.
+    failed: BTreeSet<Join>,
+}
+
+impl Controller {
+    /// A controller whose datapath holds nothing yet.
+    #[must_use]
+    pub fn new(world: World, datapath: Box<dyn Datapath>) -> Self {
+        Self {
+            world,
+            datapath,
+            table: Table::default(),
+            joins: Joins::default(),
+            ledger: Ledger::default(),
+            states: Vec::new(),
+            failed: BTreeSet::new(),
+        }
+    }
+
+    /// The world as it is known.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The links are these now. Errors are logged: what can't be done now may be done after
+    /// the next change.
+    pub fn set_links(&mut self, links: links::Map) {
+        if links == self.world.links {
+            return;
+        }
+        // A link that changed may be attachable now.
+        self.world
+            .refused
+            .retain(|index, _| links.get(index) == self.world.links.get(index));
+        self.world.links = links;
+        self.settle_or_log();
+    }
+
+    /// The relays are these now.
+    pub fn set_relays(&mut self, relays: Vec<Relay>) {
+        let before = std::mem::replace(&mut self.world.relays, relays);
+        if let Err(error) = self.settle() {
+            tracing::error!("nothing has changed: {error}");
+            self.world.relays = before;
+        } else {
+            tracing::info!("the rule file has been read again: {}", self.summary());
+        }
+    }
+
+    fn settle_or_log(&mut self) {
+        if let Err(error) = self.settle() {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Makes the datapath and the memberships what the world asks for. A link that refuses to
+    /// be attached to is left out, so that it stops no other.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`], and then nothing has changed.
+    pub fn settle(&mut self) -> Result<(), PlanError> {
+        let plan = loop {
+            let plan = plan(&self.world, &self.table)?;
+            match self.apply(&plan.table) {
+                Ok(()) => break plan,
+                Err(error) => {
+                    let Op::Link(change) = &error.op else {
+                        tracing::error!("{error}");
+                        return Ok(());
+                    };
+                    if change.new.is_none() || self.world.refused.contains_key(&change.key) {
+                        tracing::error!("{error}");
+                        return Ok(());
+                    }
+                    let reason = error.error.to_string();
+                    self.world.refused.insert(change.key, reason);
+                }
+            }
+        };
+        self.follow(&plan);
+        Ok(())
+    }
+
+    fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
+        let ops = diff(&self.table, table);
+        self.ledger.note_names(&self.world);
+        // What is about to go is counted one last time.
+        if let Ok(counters) = self.datapath.counters(&self.table) {
+            self.ledger.keep(&self.table, table, &counters);
+        }
+        self.datapath.apply(&ops)?;
+        self.table = table.clone();
+        Ok(())
+    }
+
+    fn follow(&mut self, plan: &Plan) {
+        let errors = self.joins.follow(&plan.joins);
+        for error in &errors {
+            if !self.failed.contains(&error.join) {
+                let link = self.link_name(error.join.ifindex);
+                tracing::warn!("{link}: {error}; frames are relayed as far as they arrive");
+            }
+        }
+        self.failed = errors.iter().map(|error| error.join).collect();
+        let before = std::mem::replace(&mut self.states, plan.relays.clone());
+        for state in &self.states {
+            if !before.contains(state) {
+                report_state(state);
+            }
+        }
+    }
+
+    /// A sign of life for the datapath.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be given.
+    pub fn keep_alive(&mut self) -> Result<(), StepError> {
+        self.datapath.keep_alive()
+    }
+
+    /// Says that every relay whose links exist is in force: on standard error, and to systemd.
+    pub fn announce_ready(&self) {
+        eprintln!("mcr: ready: {}", self.summary());
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            tracing::warn!("systemd can't be told that mcr is ready: {error}");
+        }
+    }
+
+    fn summary(&self) -> String {
+        let in_force = self.states.iter().filter(|state| state.in_force).count();
+        format!(
+            "{in_force} of {} relays in force, {} routes, datapath {}",
+            self.states.len(),
+            self.table.routes(),
+            self.datapath.name()
+        )
+    }
+
+    /// What has been counted since the start.
+    ///
+    /// # Errors
+    ///
+    /// If the datapath can't be read.
+    pub fn report(&self) -> Result<Report, StepError> {
+        let counters = self.datapath.counters(&self.table)?;
+        Ok(self.ledger.report(&self.world, &self.table, &counters))
+    }
+
+    /// Logs what each relay has done.
+    pub fn say_goodbye(&self, report: &Report) {
+        for (name, relay) in &report.relays {
+            tracing::info!(
+                "relay {name}: {} frames, {} bytes",
+                relay.frames,
+                relay.bytes
+            );
+        }
+        for (name, link) in &report.ingress {
+            for (reason, count) in &link.reasons {
+                tracing::info!("{name}: {count} frames not relayed: {reason}");
+            }
+        }
+        for (name, link) in &report.egress {
+            for (reason, count) in &link.reasons {
+                tracing::warn!("{name}: {count} copies not sent: {reason}");
+            }
+        }
+    }
+
+    fn link_name(&self, ifindex: u32) -> String {
+        match self.world.links.get(&ifindex) {
+            Some(link) => link.name.clone(),
+            None => format!("link {ifindex}"),
+        }
+    }
+}
+
+/// Logs how a relay is, if there is something to say.
+fn report_state(state: &RelayState) {
+    let name = &state.name;
+    if let Some(reason) = &state.refused {
+        tracing::error!("relay {name} is not in force: {reason}");
+    }
+    for sentence in &state.unusable {
+        tracing::error!("relay {name}: {sentence}");
+    }
+    for sentence in &state.warnings {
+        tracing::warn!("relay {name}: {sentence}");
+    }
+    if !state.missing.is_empty() {
+        let missing = state.missing.join(", ");
+        tracing::warn!("relay {name} waits for {missing}");
+    }
+    if state.in_force {
+        tracing::info!("relay {name} is in force");
+    }
+}

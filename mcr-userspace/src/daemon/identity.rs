@@ -1,0 +1,36 @@
+//! The address by which frames that this instance has relayed are known.
+
+use mcr_common::table::RELAY_MAC_PREFIX;
+use sha2::{Digest as _, Sha256};
+
+/// The source address of copies with `source_mac: relay`: locally administered, the same after
+/// every restart, and different between hosts, containers and instances as far as two bytes
+/// allow.
+#[must_use]
+pub fn relay_mac(instance: &str) -> [u8; 6] {
+    let mut hash = Sha256::new();
+    // A container may have no machine ID, but a host name of its own.
+    hash.update(std::fs::read("/etc/machine-id").unwrap_or_default());
+    hash.update([0]);
+    if let Ok(name) = nix::unistd::gethostname() {
+        hash.update(name.as_encoded_bytes());
+    }
+    hash.update([0]);
+    hash.update(instance);
+    let digest = hash.finalize();
+    let [a, b, c, d] = RELAY_MAC_PREFIX;
+    [a, b, c, d, digest[0], digest[1]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::relay_mac;
+
+    #[test]
+    fn the_address_is_stable_local_unicast_and_of_the_instance() {
+        let mac = relay_mac("default");
+        assert_eq!(mac, relay_mac("default"));
+        assert_ne!(mac, relay_mac("other"));
+        assert_eq!(mac[0] & 3, 2);
+    }
+}

@@ -1,0 +1,161 @@
+//! What has been counted, by the names of relays and links, over all changes of the table.
+
+use std::collections::BTreeMap;
+
+use mcr_common::{Reason, table::SlotStats};
+use serde::Serialize;
+
+use crate::{
+    datapath::Counters,
+    plan::{Table, World},
+};
+
+/// Counters since the start, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// By relay. A frame that several relays match counts for each.
+    pub relays: BTreeMap<String, Relayed>,
+    /// By ingress link: interest = relayed + the sum of `reasons`.
+    pub ingress: BTreeMap<String, Ingress>,
+    /// By egress link. Over all of them and all ingress links: expected = copies + the sum of
+    /// `reasons`.
+    pub egress: BTreeMap<String, Counted>,
+}
+
+/// What a relay did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Relayed {
+    /// Frames relayed.
+    pub frames: u64,
+    /// Their length with Ethernet header, in bytes.
+    pub bytes: u64,
+}
+
+/// What happened on an ingress link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ingress {
+    /// Frames of interest.
+    pub interest: u64,
+    /// Frames relayed.
+    pub relayed: u64,
+    /// Copies these frames should have made.
+    pub expected: u64,
+    /// Frames not relayed, by the label of the reason.
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+/// Copies handed to an egress link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// Copies handed to the link.
+    pub copies: u64,
+    /// Their length with Ethernet header, in bytes.
+    pub bytes: u64,
+    /// Copies not sent, by the label of the reason.
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+/// Remembers the counters of what is gone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    past: Report,
+    /// Names of links that counters were kept of, for when the link is gone.
+    names: BTreeMap<u32, String>,
+}
+
+impl Ledger {
+    /// Notes the names of links, before one of them is gone.
+    pub(super) fn note_names(&mut self, world: &World) {
+        let names = world.links.iter();
+        self.names
+            .extend(names.map(|(index, link)| (*index, link.name.clone())));
+    }
+
+    /// Keeps the counters of everything in `old` that is not in `new`, and so ends.
+    pub(super) fn keep(&mut self, old: &Table, new: &Table, counters: &Counters) {
+        let mut ending = Counters::default();
+        for (ifindex, stats) in &counters.links {
+            if !new.links.contains_key(ifindex) {
+                ending.links.insert(*ifindex, *stats);
+            }
+        }
+        for (id, stats) in &counters.slots {
+            if !new.slots.contains_key(id) {
+                ending.slots.insert(*id, *stats);
+            }
+        }
+        for (id, stats) in &counters.egresses {
+            if !new.egresses.contains_key(id) {
+                ending.egresses.insert(*id, *stats);
+            }
+        }
+        add(&mut self.past, &self.names, old, &ending);
+    }
+
+    /// Everything counted: what is gone and what is in force.
+    pub(super) fn report(&self, world: &World, table: &Table, counters: &Counters) -> Report {
+        let mut report = self.past.clone();
+        for relay in &world.relays {
+            report.relays.entry(relay.name.clone()).or_default();
+        }
+        add(&mut report, &self.names, table, counters);
+        report
+    }
+}
+
+/// Adds counters, named by what `table` says of them.
+fn add(report: &mut Report, names: &BTreeMap<u32, String>, table: &Table, counters: &Counters) {
+    for (ifindex, stats) in &counters.links {
+        let ingress = report.ingress.entry(name(names, *ifindex)).or_default();
+        ingress.interest += stats.interest;
+        add_reasons(&mut ingress.reasons, &stats.reasons);
+    }
+    for (id, stats) in &counters.slots {
+        let Some(owner) = table.owners.get(id) else {
+            continue;
+        };
+        let SlotStats {
+            frames,
+            bytes,
+            expected,
+        } = stats;
+        let ingress = report
+            .ingress
+            .entry(name(names, owner.ingress))
+            .or_default();
+        ingress.relayed += frames;
+        ingress.expected += expected;
+        for relay in &owner.relays {
+            let relay = report.relays.entry(relay.clone()).or_default();
+            relay.frames += frames;
+            relay.bytes += bytes;
+        }
+    }
+    for (id, stats) in &counters.egresses {
+        let Some(egress) = table.egresses.get(id) else {
+            continue;
+        };
+        let counted = report
+            .egress
+            .entry(name(names, egress.ifindex()))
+            .or_default();
+        counted.copies += stats.copies;
+        counted.bytes += stats.bytes;
+        add_reasons(&mut counted.reasons, &stats.reasons);
+    }
+}
+
+fn add_reasons(sums: &mut BTreeMap<&'static str, u64>, counters: &[u64; Reason::COUNT]) {
+    for (reason, count) in Reason::ALL.iter().zip(counters) {
+        if *count > 0 {
+            *sums.entry(reason.label()).or_default() += count;
+        }
+    }
+}
+
+fn name(names: &BTreeMap<u32, String>, ifindex: u32) -> String {
+    match names.get(&ifindex) {
+        Some(name) => name.clone(),
+        None => format!("link {ifindex}"),
+    }
+}

@@ -1,0 +1,208 @@
+//! The datapath in the kernel: the TC program of `mcr-ebpf`, and its maps.
+
+mod hook;
+mod maps;
+mod object;
+
+use std::{collections::BTreeMap, io};
+
+use aya::{
+    EbpfError, EbpfLoader,
+    maps::MapError,
+    programs::{ProgramError, SchedClassifier},
+};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+
+pub use self::hook::Hook;
+use self::{hook::Attachment, maps::Maps};
+use super::{Counters, Datapath, StepError};
+use crate::plan::{Op, Table};
+
+/// The name of the program that relays.
+const PROGRAM: &str = "mcr_tc";
+
+/// The program and the maps, loaded.
+pub struct Ebpf {
+    object: aya::Ebpf,
+    hook: Hook,
+    maps: Maps,
+    attachments: BTreeMap<u32, Attachment>,
+}
+
+/// Why the program could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// This process may not.
+    #[error(
+        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF and CAP_NET_ADMIN"
+    )]
+    Permission,
+    /// The kernel has no eBPF, or lacks something the program needs.
+    #[error("this kernel can't run mcr's eBPF program (Linux 5.10 is the oldest that can): {0}")]
+    Kernel(String),
+}
+
+impl Ebpf {
+    /// Loads the program. Nothing is attached yet.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn load(hook: Hook) -> Result<Self, LoadError> {
+        // Below Linux 5.11 maps count against this limit; where it can't be raised, creating
+        // them says so.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        let mut object = EbpfLoader::new()
+            .load(object::BYTES)
+            .map_err(|error| from_ebpf(&error))?;
+        let maps = Maps::take(&mut object).map_err(|error| LoadError::Kernel(chain(&error)))?;
+        program(&mut object)
+            .and_then(SchedClassifier::load)
+            .map_err(|error| from_program(&error))?;
+        Ok(Self {
+            object,
+            hook,
+            maps,
+            attachments: BTreeMap::new(),
+        })
+    }
+
+    /// Attaches to a link, unless that is done.
+    fn attach(&mut self, ifindex: u32) -> Result<(), StepError> {
+        if self.attachments.contains_key(&ifindex) {
+            return Ok(());
+        }
+        let program =
+            program(&mut self.object).map_err(|error| StepError::Unsupported(chain(&error)))?;
+        let attachment = Attachment::new(program, ifindex, self.hook)?;
+        self.attachments.insert(ifindex, attachment);
+        Ok(())
+    }
+}
+
+/// The program that relays.
+fn program(object: &mut aya::Ebpf) -> Result<&mut SchedClassifier, ProgramError> {
+    match object.program_mut(PROGRAM) {
+        Some(program) => program.try_into(),
+        None => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+impl Datapath for Ebpf {
+    fn name(&self) -> &'static str {
+        self.hook.name()
+    }
+
+    fn step(&mut self, op: &Op) -> Result<(), StepError> {
+        match op {
+            Op::Link(change) => {
+                let ifindex = change.key;
+                let Some(link) = change.new else {
+                    self.attachments.remove(&ifindex);
+                    return self.maps.links.put(change);
+                };
+                if change.old.is_none() {
+                    self.maps.link_stats.reset(link.stats)?;
+                }
+                self.maps.links.put(change)?;
+                self.attach(ifindex).inspect_err(|_| {
+                    // The entry alone does nothing, so it does no harm if it stays.
+                    let _ = self.maps.links.remove(&ifindex);
+                })
+            }
+            Op::Route4(change) => self.maps.routes4.put(change),
+            Op::Route6(change) => self.maps.routes6.put(change),
+            Op::Slot(change) => {
+                if change.old.is_none() {
+                    self.maps.slot_stats.reset(change.key)?;
+                }
+                self.maps.slots.put(change)
+            }
+            Op::Set(change) => self.maps.sets.put(change),
+            Op::Egress(change) => {
+                if change.old.is_none() {
+                    self.maps.egress_stats.reset(change.key)?;
+                }
+                self.maps.egresses.put(change)
+            }
+        }
+    }
+
+    fn counters(&self, table: &Table) -> Result<Counters, StepError> {
+        let mut counters = Counters::default();
+        for (ifindex, link) in &table.links {
+            let stats = self.maps.link_stats.sum(link.stats)?;
+            counters.links.insert(*ifindex, stats);
+        }
+        for id in table.slots.keys() {
+            counters.slots.insert(*id, self.maps.slot_stats.sum(*id)?);
+        }
+        for id in table.egresses.keys() {
+            let stats = self.maps.egress_stats.sum(*id)?;
+            counters.egresses.insert(*id, stats);
+        }
+        Ok(counters)
+    }
+
+    fn keep_alive(&mut self) -> Result<(), StepError> {
+        if self.hook.outlives_process() {
+            self.maps.renew_lease()?;
+        }
+        Ok(())
+    }
+}
+
+fn from_ebpf(error: &EbpfError) -> LoadError {
+    if may_not(error) {
+        return LoadError::Permission;
+    }
+    LoadError::Kernel(chain(error))
+}
+
+fn from_program(error: &ProgramError) -> LoadError {
+    // The verifier says "permission denied" as well, but has more to say.
+    if let ProgramError::LoadError { verifier_log, .. } = error
+        && !verifier_log.to_string().is_empty()
+    {
+        return LoadError::Kernel(chain(error));
+    }
+    if may_not(error) {
+        return LoadError::Permission;
+    }
+    LoadError::Kernel(chain(error))
+}
+
+fn may_not(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            return true;
+        }
+        if let Some(MapError::CreateError { io_error, .. }) = error.downcast_ref()
+            && io_error.kind() == io::ErrorKind::PermissionDenied
+        {
+            return true;
+        }
+        if let Some(ProgramError::LoadError { io_error, .. }) = error.downcast_ref()
+            && io_error.kind() == io::ErrorKind::PermissionDenied
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// An error and its causes in one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        sentence.push_str(": ");
+        sentence.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    sentence
+}

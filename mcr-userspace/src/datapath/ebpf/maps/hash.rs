@@ -1,0 +1,46 @@
+//! Hash maps: links and routes.
+
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, MapError},
+};
+
+use super::{Data, WrongMap, failed, take};
+use crate::{datapath::StepError, plan::Change};
+
+/// A hash map.
+pub(in super::super) struct Hash<K: Pod, V: Pod> {
+    name: &'static str,
+    map: HashMap<Data, K, V>,
+}
+
+impl<K: Pod, V: Pod> Hash<K, V> {
+    pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, WrongMap> {
+        let map = take(object, name)?;
+        Ok(Self { name, map })
+    }
+
+    /// Makes an entry what a change wants it to be.
+    pub(in super::super) fn put(&mut self, change: &Change<K, V>) -> Result<(), StepError> {
+        match change.new {
+            Some(value) => self
+                .map
+                .insert(change.key, value, 0)
+                .map_err(|error| failed(self.name, error)),
+            None => self.remove(&change.key),
+        }
+    }
+
+    /// Removes an entry, if it is there.
+    pub(in super::super) fn remove(&mut self, key: &K) -> Result<(), StepError> {
+        match self.map.remove(key) {
+            Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(failed(self.name, error)),
+        }
+    }
+}
