@@ -2,6 +2,7 @@
 //! sockets ([`ring`]), and one that only remembers ([`fake`]).
 
 pub mod fake;
+pub mod ring;
 
 use std::collections::BTreeMap;
 
