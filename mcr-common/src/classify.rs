@@ -108,11 +108,11 @@ pub fn look_up<T: Tables>(
     let found = match packet.addresses {
         Addresses::V4 { source, group, .. } => {
             let key = RouteKey4::new(ingress, group, source, port);
-            find(key, link.v4, port, tables)
+            find(key, possible(link.v4, source.is_unspecified()), port, tables)
         }
         Addresses::V6 { source, group } => {
             let key = RouteKey6::new(ingress, group, source, port);
-            find(key, link.v6, port, tables)
+            find(key, possible(link.v6, source.is_unspecified()), port, tables)
         }
     };
     let id = found?;
@@ -132,6 +132,17 @@ pub fn look_up<T: Tables>(
         set: slot.set,
         drop_local,
     })
+}
+
+/// The kinds of routes that can match. No route names the unspecified source: in a key it
+/// stands for any, so that a key made from it would find wider routes before their turn.
+#[inline(always)]
+fn possible(kinds: Kinds, from_unspecified: bool) -> Kinds {
+    if from_unspecified {
+        kinds.without(Kinds::WITH_SOURCE)
+    } else {
+        kinds
+    }
 }
 
 /// The slot of a datagram to `port`, `key` being its most specific key: that of the most
