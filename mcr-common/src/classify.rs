@@ -14,7 +14,8 @@ pub trait Tables {
     fn route6(&self, key: &RouteKey6) -> Option<u32>;
     /// What is done with frames of this slot.
     fn slot(&self, id: u32) -> Option<Slot>;
-    /// Remembers the destination port of a datagram of which the first fragment was relayed.
+    /// Remembers the destination port of a datagram of which the first fragment matched a
+    /// relay, or has the identification of one that did.
     fn learn_fragment(&self, key: &FragmentKey, port: u16);
     /// The destination port remembered for a datagram, for
     /// [`crate::table::FRAGMENT_TIMEOUT`] at most.
@@ -115,10 +116,15 @@ pub fn look_up<T: Tables>(
             find(key, possible(link.v6, source.is_unspecified()), port, tables)
         }
     };
-    let id = found?;
     if let Some(identification) = first {
-        tables.learn_fragment(&fragment(ingress, packet, identification), port);
+        let key = fragment(ingress, packet, identification);
+        // An unwanted datagram whose identification a wanted one had before takes its place,
+        // or its later fragments would be relayed.
+        if found.is_ok() || tables.fragment_port(&key).is_some() {
+            tables.learn_fragment(&key, port);
+        }
     }
+    let id = found?;
     let slot = tables.slot(id).ok_or(Reason::NoRelay)?;
     let drop_local = slot.drop_local != 0;
     if slot.set == EMPTY_SET {
