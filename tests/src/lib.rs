@@ -1,1 +1,4 @@
 //! What the end-to-end tests of `mcr` are made with: network namespaces, traffic, captures.
+
+pub mod fixtures;
+pub mod oracle;
