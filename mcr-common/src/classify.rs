@@ -109,11 +109,21 @@ pub fn look_up<T: Tables>(
     let found = match packet.addresses {
         Addresses::V4 { source, group, .. } => {
             let key = RouteKey4::new(ingress, group, source, port);
-            find(key, possible(link.v4, source.is_unspecified()), port, tables)
+            find(
+                key,
+                possible(link.v4, source.is_unspecified()),
+                port,
+                tables,
+            )
         }
         Addresses::V6 { source, group } => {
             let key = RouteKey6::new(ingress, group, source, port);
-            find(key, possible(link.v6, source.is_unspecified()), port, tables)
+            find(
+                key,
+                possible(link.v6, source.is_unspecified()),
+                port,
+                tables,
+            )
         }
     };
     if let Some(identification) = first {

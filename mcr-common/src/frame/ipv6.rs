@@ -131,7 +131,11 @@ fn step<F: Frame>(frame: &F, walk: &mut Walk, end: usize) -> Result<Step, Reason
                 // What follows is the middle of a datagram. The type is that of the header
                 // the first fragment begins with: UDP, or one that UDP may follow.
                 return match next {
-                    udp::PROTOCOL | HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION
+                    udp::PROTOCOL
+                    | HOP_BY_HOP
+                    | ROUTING
+                    | FRAGMENT
+                    | AUTHENTICATION
                     | DESTINATION_OPTIONS => Ok(Step::LaterFragment(identification)),
                     PIM => Err(Reason::Control),
                     _ => Err(Reason::NotUdp),
