@@ -27,6 +27,15 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         Just(vec![]),
         Just([&MACS4[..], &[8, 0, 0x45, 0, 0]].concat()),
         Just([&MACS4[..], &[0x81, 0, 0, 0, 8, 0, 0x4f, 0, 0]].concat()),
+        // An IPv4 header to 239.1.1.1 whose checksum is the other zero.
+        Just(
+            [
+                &MACS4[..],
+                &[8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0xff, 0xff],
+                &[10, 0, 0, 1, 239, 1, 1, 1, 0, 0, 0, 0, 0, 8, 0, 0],
+            ]
+            .concat()
+        ),
         Just([&MACS6[..], &[0x86, 0xdd, 0x60, 0, 0, 0, 0]].concat()),
     ];
     (beginning, vec(any::<u8>(), 0..200)).prop_map(|(beginning, rest)| [beginning, rest].concat())
@@ -52,7 +61,7 @@ fn written(
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1]);
     let ([a, b, c, d, ..], [e, f, g, h, ..]) = ends;
     let source4 = [a, b, c, d];
-    let group4 = [224 | e & 15, f, g, h];
+    let group4 = [0xe0 | e & 0x0f, f, g, h];
     let (source6, mut group6) = ends;
     group6[0] = 0xff;
     let builder = match (priority_tag, v6) {
