@@ -8,9 +8,12 @@
 //! - [`Netns`]: a namespace; commands, sysctls and links in it
 //! - [`Topology`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
+//! - [`Member`], [`udp_sender`]: plain UDP sockets
+//! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 
 mod capture;
+mod datapath;
 mod frame;
 mod inject;
 mod lines;
@@ -18,18 +21,23 @@ mod links;
 mod mcr;
 mod netns;
 mod process;
+mod stats;
 mod topology;
 mod traffic;
+mod udp;
 mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
-pub use frame::{Extension, UdpFrame, group_mac};
+pub use datapath::Datapath;
+pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
 pub use lines::Lines;
 pub use links::Link;
-pub use mcr::{Mcr, binary};
+pub use mcr::{Mcr, binary, rules};
 pub use netns::Netns;
 pub use process::Process;
+pub use stats::Stats;
 pub use topology::Topology;
 pub use traffic::{Receiver, Sender};
+pub use udp::{Member, udp_sender};
 pub use view::UdpView;
