@@ -9,6 +9,7 @@
 //! - [`Topology`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
+//! - [`Held`]: what a process holds in the kernel, and what is left of it
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 
@@ -16,6 +17,7 @@ mod capture;
 mod datapath;
 mod frame;
 mod inject;
+mod kernel;
 mod lines;
 mod links;
 mod mcr;
@@ -31,6 +33,7 @@ pub use capture::{Capture, Captured, PacketType, VlanTag};
 pub use datapath::Datapath;
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
+pub use kernel::Held;
 pub use lines::Lines;
 pub use links::Link;
 pub use mcr::{Mcr, binary, rules};

@@ -102,15 +102,21 @@ impl Mcr {
 
     /// Waits for a report of which `condition` holds, among those there are and those to come.
     pub fn until(&self, condition: impl Fn(&Stats) -> bool) -> Result<Stats> {
-        let holds = |line: &str| Stats::read(line).is_ok_and(|stats| condition(&stats));
-        match self.stdout().wait_for(SETTLE, holds) {
-            Some(line) => Stats::read(&line),
+        match self.within(SETTLE, condition) {
+            Some(stats) => Ok(stats),
             None => bail!(
                 "what was waited for was not reported within {SETTLE:?}; the last report is\n{}\nand it said\n{}",
                 self.stdout().text().lines().last().unwrap_or_default(),
                 self.stderr().text()
             ),
         }
+    }
+
+    /// As [`Self::until`], but `None` if the time is over: for what is tried again.
+    pub fn within(&self, time: Duration, condition: impl Fn(&Stats) -> bool) -> Option<Stats> {
+        let holds = |line: &str| Stats::read(line).is_ok_and(|stats| condition(&stats));
+        let line = self.stdout().wait_for(time, holds)?;
+        Stats::read(&line).ok()
     }
 
     /// Ends it by SIGTERM, which must succeed, and gives its last report, which must add up.

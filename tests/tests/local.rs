@@ -5,12 +5,11 @@
 //! - Programs of others on the same hook see every frame as it came, whether they were there first
 //!   or not, and are there afterwards; what they do with it behind mcr does not end relaying.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Inject, Mcr, Member, Netns, Topology, UdpFrame, on_both_hooks,
+    Capture, Captured, Datapath, Inject, Mcr, Member, Topology, UdpFrame, on_both_hooks,
     on_every_datapath, socket, udp_sender,
 };
 
@@ -110,37 +109,18 @@ fn dropped_here_means_also_where_no_egress_is(datapath: Datapath) -> Result<()> 
     Ok(())
 }
 
-/// Runs `tc` with these words and gives what it prints.
-fn tc(netns: &Netns, words: &str) -> Result<String> {
-    let mut command = netns.command("tc");
-    let output = command
-        .args(words.split_whitespace())
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot start tc")?;
-    ensure!(
-        output.status.success(),
-        "tc {words}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).context("tc printed no valid UTF-8")
-}
-
 /// Filters of others mirror what they see to links of their own, one before `mcr` is there and one
 /// after; the second then takes the frame away.
 fn others_on_the_hook_see_frames_as_they_came(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(4)?;
     let relay = &topology.relay;
     let filter = |preference: u16, action: &str| {
-        tc(
-            relay,
-            &format!(
-                "filter add dev in0 ingress pref {preference} protocol ip u32 match u32 0 0 \
+        relay.tc(&format!(
+            "filter add dev in0 ingress pref {preference} protocol ip u32 match u32 0 0 \
                  action mirred egress {action}"
-            ),
-        )
+        ))
     };
-    tc(relay, "qdisc add dev in0 clsact")?;
+    relay.tc("qdisc add dev in0 clsact")?;
     filter(40_000, "mirror dev out2 continue")?;
     let mcr = Mcr::relaying(
         datapath,
@@ -173,7 +153,7 @@ fn others_on_the_hook_see_frames_as_they_came(datapath: Datapath) -> Result<()> 
         witness.wait_for(FRAMES + 1, WAIT, |seen| seen.bytes == frame)?;
         ensure!(!witness.frames()?.iter().any(Captured::is_relayed));
     }
-    let filters = tc(relay, "filter show dev in0 ingress")?;
+    let filters = relay.tc("filter show dev in0 ingress")?;
     ensure!(!filters.contains("mcr"), "{filters}");
     Ok(())
 }
