@@ -12,9 +12,13 @@
 //! - [`Held`]: what a process holds in the kernel, and what is left of it
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
+//!
+//! [`oracle`] and [`fixtures`] need no privileges: a naive model of the contract with the user, and
+//! frames with what must become of them.
 
 mod capture;
 mod datapath;
+pub mod fixtures;
 mod frame;
 mod inject;
 mod kernel;
@@ -22,6 +26,7 @@ mod lines;
 mod links;
 mod mcr;
 mod netns;
+pub mod oracle;
 mod process;
 mod stats;
 mod topology;
