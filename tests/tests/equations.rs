@@ -60,8 +60,8 @@ fn any_frame(numbers: &mut Numbers) -> Result<Vec<u8>> {
     let mut bytes = frame.build()?;
     match numbers.below(10) {
         0 => {
-            // Anything anywhere behind the addresses.
-            let offset = 12 + numbers.below(u32::try_from(bytes.len())? - 12) as usize;
+            // Anything anywhere in the headers behind the addresses.
+            let offset = 12 + numbers.below(50).min(u32::try_from(bytes.len())? - 13) as usize;
             bytes[offset] = u8::try_from(numbers.below(256))?;
         }
         1 => {
