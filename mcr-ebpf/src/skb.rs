@@ -11,6 +11,8 @@ use mcr_common::{Frame, HopRewrite};
 
 /// `PACKET_HOST` of `include/uapi/linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
+/// `PACKET_LOOPBACK`.
+const PACKET_LOOPBACK: u32 = 5;
 
 /// The socket buffer a TC program works on. Helpers read and write it, so that it makes no
 /// difference where in the buffer its bytes lie.
@@ -64,6 +66,14 @@ impl Skb<'_> {
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the context is valid for as long as the program runs.
         unsafe { (*self.0.skb.skb).ifindex }
+    }
+
+    /// Whether this is what the host has sent itself, on its way to the host's own receivers. It
+    /// has no Ethernet header (`dev_loopback_xmit` in `net/core/dev.c`).
+    #[inline(always)]
+    pub(crate) fn is_loopback(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.0.skb.skb).pkt_type == PACKET_LOOPBACK }
     }
 
     /// Gives the frame these MAC addresses, unless it has them; `false` if the kernel has no

@@ -79,6 +79,9 @@ fn decide(ctx: &TcContext, packet: &mut MaybeUninit<Packet>, found: &mut Found) 
     let Some(link) = maps::link(ifindex) else {
         return Observed::PASS;
     };
+    if Skb(ctx).is_loopback() {
+        return Observed::PASS;
+    }
     found.link_stats = link.stats;
     match read(ctx, packet) {
         READ => {}

@@ -2,6 +2,8 @@
 //!
 //! - `local: keep`: its own receivers still get the frames, as they came.
 //! - `local: drop`: they do not, and the copies go on.
+//! - What the host itself sends to a group that is joined comes back to its own receivers without
+//!   an Ethernet header; it is nothing that arrived on the link.
 //! - Programs of others on the same hook see every frame as it came, whether they were there first
 //!   or not, and are there afterwards; what they do with it behind mcr does not end relaying.
 
@@ -16,7 +18,10 @@ use mcr_tests::{
 const WAIT: Duration = Duration::from_secs(20);
 const FRAMES: usize = 50;
 
-on_every_datapath!(the_host_keeps_receiving);
+on_every_datapath!(
+    the_host_keeps_receiving,
+    what_the_host_sends_is_none_of_our_business
+);
 on_both_hooks!(
     the_host_does_not_receive_what_is_dropped,
     dropped_here_means_also_where_no_egress_is,
@@ -49,6 +54,31 @@ fn the_host_keeps_receiving(datapath: Datapath) -> Result<()> {
         }
     }
     mcr.finish()?;
+    Ok(())
+}
+
+fn what_the_host_sends_is_none_of_our_business(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let relay = &topology.relay;
+    let group = socket("239.1.1.1:5000")?;
+    let mcr = Mcr::relaying(
+        datapath,
+        relay,
+        &["{name: r, from: in0, to: out0, groups: 239.1.1.1}"],
+    )?;
+    let here = Member::join(relay, "in0", group)?;
+    let there = Member::join(&topology.receiver, "eth0", group)?;
+    let own = udp_sender(relay, "in0", "10.77.0.1".parse()?, 1)?;
+    for _ in 0..FRAMES {
+        own.send_to(b"own", group)?;
+    }
+    here.take(FRAMES, WAIT)?;
+    let sender = udp_sender(&topology.sender, "eth0", Topology::SENDER.parse()?, 1)?;
+    sender.send_to(b"marker", group)?;
+    there.take(1, WAIT)?;
+    let stats = mcr.finish()?;
+    ensure!(stats.relayed("in0") == 1, "{stats}");
+    ensure!(stats.refused("in0", "not-ip") == 0, "{stats}");
     Ok(())
 }
 
