@@ -21,6 +21,7 @@ const RETRY: Duration = Duration::from_millis(50);
 on_every_datapath!(
     groups_are_joined_and_left,
     sources_are_joined,
+    sources_are_joined_on_a_link_that_was_away,
     nothing_is_joined_against_the_users_will,
     a_snooping_switch_delivers_because_of_the_join,
     what_is_joined_queues_nothing,
@@ -115,6 +116,84 @@ fn sources_are_joined(datapath: Datapath) -> Result<()> {
     mcr.finish()?;
     ensure!(!relay.proc_net("mcfilter")?.contains("0xe8010101"));
     Ok(())
+}
+
+/// A link comes back from another namespace with the index it had, as when a container that had a
+/// NIC ends. Another link keeps the socket alive that the sources were joined with.
+fn sources_are_joined_on_a_link_that_was_away(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let relay = &topology.relay;
+    let elsewhere = Netns::new("elsewhere")?;
+    let mcr = Mcr::relaying(
+        datapath,
+        relay,
+        &[
+            "{name: stays, from: out0, to: in0, groups: 232.1.1.1, sources: 10.77.1.2}",
+            "{name: r, from: in0, to: out0, groups: 232.1.1.1, sources: [10.77.0.2, 10.77.0.3]}",
+            r#"{name: stays6, from: out0, to: in0, groups: "ff3e::1", sources: "fd77:0:0:1::2"}"#,
+            r#"{name: r6, from: in0, to: out0, groups: "ff3e::1", sources: "fd77::2"}"#,
+        ],
+    )?;
+    let joined = || -> Result<_> {
+        let of_in0 = |line: &&str| line.contains("in0");
+        let count =
+            |file| -> Result<_> { Ok(relay.proc_net(file)?.lines().filter(of_in0).count()) };
+        Ok((count("mcfilter")?, count("mcfilter6")?))
+    };
+    ensure!(joined()? == (2, 1), "{:?}", joined()?);
+    let index = relay.link("in0")?.index;
+    relay.ip(&format!(
+        "link set in0 netns {}",
+        elsewhere.path().display()
+    ))?;
+    mcr.wait_stderr(WAIT, |line| line.contains("r6 waits for in0"))?;
+    elsewhere.ip(&format!("link set in0 netns {}", relay.path().display()))?;
+    ensure!(relay.link("in0")?.index == index, "this tests nothing");
+    relay.ip("link set in0 up")?;
+    let deadline = Instant::now() + WAIT;
+    while joined()? != (2, 1) {
+        ensure!(
+            Instant::now() < deadline,
+            "{:?}\n{}",
+            joined()?,
+            mcr.stderr().text()
+        );
+        std::thread::sleep(RETRY);
+    }
+    mcr.finish()?;
+    Ok(())
+}
+
+/// A socket holds one group here, so that each takes a descriptor.
+#[test]
+fn more_groups_are_joined_than_files_are_open_by_default() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let relay = &topology.relay;
+    relay.sysctl("net/ipv4/igmp_max_memberships", "1")?;
+    let (groups, _, _) = fifty();
+    let list: Vec<_> = groups.iter().map(ToString::to_string).collect();
+    let mut command = relay.command("sh");
+    command
+        .args(["-c", "ulimit -Sn 45; exec \"$0\" \"$@\""])
+        .arg(mcr_tests::binary()?)
+        .args([
+            "run",
+            "--from",
+            "in0",
+            "--to",
+            "out0",
+            "--group",
+            &list.join(","),
+        ]);
+    let mut mcr = mcr_tests::Process::start("mcr run", &mut command)?;
+    mcr.wait_stderr(WAIT, |line| line.contains("ready"))?;
+    ensure!(
+        relay.groups_v4("in0")?.is_superset(&groups),
+        "{}",
+        mcr.stderr().text()
+    );
+    mcr.signal(nix::sys::signal::Signal::SIGTERM)?;
+    mcr.wait_success(WAIT)
 }
 
 fn nothing_is_joined_against_the_users_will(datapath: Datapath) -> Result<()> {

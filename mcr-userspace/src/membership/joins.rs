@@ -124,8 +124,17 @@ impl Joins {
         let Some(member) = self.sockets.get_mut(&id) else {
             return;
         };
-        // The one thing that can go wrong is that the link is gone already.
-        let _ = kernel::leave(&member.socket, join);
+        // The one thing that can go wrong is that the link is gone already. Then the kernel has
+        // forgotten a group, but the socket still holds the sources of one (`ip_mc_source` looks
+        // for the link first), and would refuse them if the link came back with its index. To
+        // leave the group works without the link.
+        if kernel::leave(&member.socket, join).is_err() && join.source.is_some() {
+            let group = Join {
+                source: None,
+                ..*join
+            };
+            let _ = kernel::leave(&member.socket, &group);
+        }
         member.held -= 1;
         member.full = false;
         if member.held == 0 {
