@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::error::Error;
 use super::group::Group;
 use super::link::Link;
+use crate::{membership::kernel, plan::Join};
 
 /// What is asked for as receive buffer: 16 MiB hold 20 000 small datagrams, as each is charged with
 /// its whole buffer (about 800 bytes). Without the privilege to exceed it, `net.core.rmem_max`
@@ -145,7 +146,12 @@ pub(super) fn receiver(
         .bind(&group.socket_address(link.index).into())
         .map_err(Error::os(format!("bind to {group}")))?;
     enlarge_receive_buffer(&socket);
-    join(&socket, group, link.index, source).map_err(|error| {
+    let join = Join {
+        ifindex: link.index,
+        group: group.address(),
+        source,
+    };
+    kernel::join(&socket, &join).map_err(|error| {
         let what = match source {
             Some(source) => format!("join {group} from {source} on `{}`", link.name),
             None => format!("join {group} on `{}`", link.name),
@@ -168,43 +174,6 @@ fn enlarge_receive_buffer(socket: &Socket) {
     if setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         // What the limit of the host allows is better than nothing, and drops are reported.
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    }
-}
-
-/// `MCAST_JOIN_GROUP` and `MCAST_JOIN_SOURCE_GROUP` (RFC 3678, section 5.1) take the interface by
-/// index for both families.
-fn join(socket: &Socket, group: &Group, index: u32, source: Option<IpAddr>) -> io::Result<()> {
-    let level = match group.address() {
-        IpAddr::V4(_) => libc::IPPROTO_IP,
-        IpAddr::V6(_) => libc::IPPROTO_IPV6,
-    };
-    let gr_group = storage(group.address());
-    match source {
-        None => {
-            let request = libc::group_req {
-                gr_interface: index,
-                gr_group,
-            };
-            set(socket, level, libc::MCAST_JOIN_GROUP, &request)
-        }
-        Some(source) => {
-            let request = libc::group_source_req {
-                gsr_interface: index,
-                gsr_group: gr_group,
-                gsr_source: storage(source),
-            };
-            set(socket, level, libc::MCAST_JOIN_SOURCE_GROUP, &request)
-        }
-    }
-}
-
-fn storage(address: IpAddr) -> libc::sockaddr_storage {
-    let mut storage = socket2::SockAddr::from(SocketAddr::new(address, 0)).as_storage();
-    #[expect(unsafe_code, reason = "socket2 gives its storage away in no other way")]
-    // SAFETY: `sockaddr_storage` is one of the platform's address types and as large as the
-    // storage, which is what `view_as` asks for.
-    unsafe {
-        *storage.view_as::<libc::sockaddr_storage>()
     }
 }
 
