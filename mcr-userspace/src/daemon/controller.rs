@@ -118,11 +118,14 @@ impl Controller {
     fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
         let ops = diff(&self.table, table);
         self.ledger.note_names(&self.world);
-        // What is about to go is counted one last time.
-        if let Ok(counters) = self.datapath.counters(&self.table) {
-            self.ledger.keep(&self.table, table, &counters);
+        if !ops.is_empty() {
+            // What is about to go is counted one last time.
+            let counters = self.datapath.counters(&self.table);
+            self.datapath.apply(&ops)?;
+            if let Ok(counters) = counters {
+                self.ledger.keep(&self.table, table, &counters);
+            }
         }
-        self.datapath.apply(&ops)?;
         self.table = table.clone();
         Ok(())
     }
@@ -236,5 +239,99 @@ fn report_state(state: &RelayState) {
     }
     if state.in_force {
         tracing::info!("relay {name} is in force");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use mcr_common::table::SlotStats;
+
+    use super::*;
+    use crate::{
+        config::{model::DatapathChoice, parse_bytes},
+        datapath::{Counters, fake::Fake},
+        plan::{LinkKind, LinkState},
+    };
+
+    /// Every slot has relayed one frame, and from a certain step on everything fails.
+    struct Counting {
+        fake: Fake,
+        last: usize,
+    }
+
+    impl Datapath for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
+        }
+
+        fn step(&mut self, op: &Op) -> Result<(), StepError> {
+            if self.fake.steps.len() == self.last {
+                self.fake.failing.push(self.last);
+            }
+            self.fake.step(op)
+        }
+
+        fn counters(&self, table: &Table) -> Result<Counters, StepError> {
+            let one = SlotStats {
+                frames: 1,
+                ..SlotStats::default()
+            };
+            Ok(Counters {
+                slots: table.slots.keys().map(|id| (*id, one)).collect(),
+                ..Counters::default()
+            })
+        }
+
+        fn keep_alive(&mut self) -> Result<(), StepError> {
+            Ok(())
+        }
+    }
+
+    fn relays(text: &str) -> Vec<Relay> {
+        let text = format!("version: 1\nrelays:\n{text}\n");
+        let parsed = parse_bytes(text.as_bytes()).unwrap();
+        assert_eq!(parsed.rules.datapath, DatapathChoice::Auto);
+        parsed.rules.relays
+    }
+
+    fn links() -> BTreeMap<u32, LinkState> {
+        let link = |name: &str| LinkState {
+            name: name.to_owned(),
+            alternative_names: Vec::new(),
+            kind: LinkKind::Software,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            up: true,
+            master: None,
+            parent: None,
+        };
+        [(1, link("a")), (2, link("b"))].into()
+    }
+
+    #[test]
+    fn what_a_relay_has_done_is_counted_once_although_a_change_failed() {
+        let old = "  - {name: old, from: a, to: b, groups: 239.1.1.1, join: false}";
+        let new = "  - {name: new, from: a, to: b, groups: 239.1.1.2, join: false}";
+        let world = World {
+            relays: relays(old),
+            links: links(),
+            ..World::default()
+        };
+        // Egress, set, slot, route and link of the old relay, then the slot of the new one.
+        let datapath = Counting {
+            fake: Fake::default(),
+            last: 5,
+        };
+        let mut controller = Controller::new(world, Box::new(datapath));
+        controller.settle().unwrap();
+        let frames = |controller: &Controller| controller.report().unwrap().relays["old"].frames;
+        assert_eq!(frames(&controller), 1);
+        controller.set_relays(relays(new));
+        assert_eq!(controller.world.relays, relays(old), "it did not fail");
+        assert_eq!(frames(&controller), 1);
+        controller.set_relays(relays(new));
+        assert_eq!(frames(&controller), 1);
     }
 }
