@@ -11,15 +11,18 @@
 mod controller;
 mod identity;
 mod ledger;
+mod printer;
 mod select;
 
 use std::{path::PathBuf, time::Duration};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Interval, MissedTickBehavior, interval},
 };
 
+use self::printer::Printer;
 pub use self::{
     controller::{Controller, SettleError},
     identity::relay_mac,
@@ -47,6 +50,8 @@ pub struct Settings {
     pub relays: Vec<Relay>,
     /// The rule file they come from, read again on SIGHUP.
     pub file: Option<PathBuf>,
+    /// The datapath the rule file names, if nothing else decides about it.
+    pub datapath_of_file: Option<DatapathChoice>,
     /// Who makes the copies.
     pub datapath: DatapathChoice,
     /// The TC hook to use; `None`: the better one the kernel has.
@@ -89,6 +94,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         .collect::<Result<Vec<_>, _>>()?;
     let mut hangup = signal(SignalKind::hangup())?;
 
+    allow_many_descriptors();
     let datapath = select(&settings)?;
     let mut links = Links::open().await?;
     let world = World {
@@ -105,6 +111,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 
     let mut sign_of_life = ticks(SIGN_OF_LIFE);
     let mut statistics = settings.statistics.map(ticks);
+    let printer = Printer::start()?;
     loop {
         tokio::select! {
             () = any(&mut ends) => break,
@@ -114,14 +121,14 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
                 controller.set_links(links.note().await?.clone());
             }
             _ = sign_of_life.tick() => controller.keep_alive()?,
-            () = tick(statistics.as_mut()) => print(&controller.report()?),
+            () = tick(statistics.as_mut()) => printer.print(&controller.report()?),
         }
     }
     let report = controller.report()?;
-    if settings.statistics.is_some() {
-        print(&report);
-    }
     controller.say_goodbye(&report);
+    if settings.statistics.is_some() {
+        printer.finish(&report).await;
+    }
     Ok(())
 }
 
@@ -158,18 +165,26 @@ fn reload(settings: &Settings, controller: &mut Controller) {
             if !loaded.warnings.is_empty() {
                 tracing::warn!("{}", loaded.warnings);
             }
+            if settings
+                .datapath_of_file
+                .is_some_and(|before| before != loaded.rules.datapath)
+            {
+                tracing::warn!(
+                    "`datapath` is not what it was when mcr started: restart mcr to change it"
+                );
+            }
             controller.set_relays(loaded.rules.relays);
         }
         Err(error) => tracing::error!("nothing has changed: {error}"),
     }
 }
 
-/// Writes counters as one line of JSON.
-fn print(report: &Report) {
-    use std::io::Write as _;
-    match serde_json::to_string(report) {
-        // Whoever read this may be gone; that is no reason to stop relaying.
-        Ok(line) => drop(writeln!(std::io::stdout().lock(), "{line}")),
-        Err(error) => tracing::error!("counters can't be written: {error}"),
+/// Lifts the number of open files to what the administrator allows. A socket holds some 20 groups
+/// and each ingress link takes a descriptor or more, so that the usual 1024 end at 20 000 groups;
+/// they are meant for programs that use `select(2)`, which this one does not.
+fn allow_many_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // What does not fit is reported where it does not.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }

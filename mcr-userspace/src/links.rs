@@ -10,10 +10,8 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _, channel::mpsc::UnboundedReceiver};
 use rtnetlink::{
-    Handle, MulticastGroup, new_connection, new_multicast_connection,
-    packet_core::NetlinkMessage,
-    packet_route::RouteNetlinkMessage,
-    sys::SocketAddr,
+    Handle, MulticastGroup, new_connection, new_multicast_connection, packet_core::NetlinkMessage,
+    packet_route::RouteNetlinkMessage, sys::SocketAddr,
 };
 use tokio::task::JoinHandle;
 
@@ -157,4 +155,3 @@ impl Drop for Links {
         }
     }
 }
-

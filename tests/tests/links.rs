@@ -2,7 +2,7 @@
 //!
 //! - A missing link is waited for, others work; when it comes, frames pass, by event.
 //! - A link deleted and made again, or renamed away and back, works again; under another name it
-//!   is not used.
+//!   is not used. It makes no difference if it has its old index, or if events were lost.
 //! - A link that moved to another namespace is let go: nothing comes out there, not even of a link
 //!   with the index of an egress.
 //! - Copies too large for an egress and copies to an egress that is down are counted, and the other
@@ -16,6 +16,7 @@ use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Netns, Stats, Topology, UdpFrame, on_every_datapath,
     socket,
 };
+use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_secs(20);
 /// How long to wait before the next try of what an event will make possible.
@@ -25,6 +26,8 @@ on_every_datapath!(
     a_missing_link_is_waited_for,
     a_missing_ingress_is_waited_for,
     a_link_made_again_works_again,
+    a_link_replaced_while_nobody_looked_works_again,
+    more_events_than_a_socket_holds_are_no_end,
     a_renamed_link_is_not_used_until_it_is_back,
     a_moved_ingress_leaks_nothing_elsewhere,
     a_moved_egress_gets_nothing_elsewhere,
@@ -143,6 +146,78 @@ fn a_link_made_again_works_again(datapath: Datapath) -> Result<()> {
         stats.copies("out1") >= 4 && stats.copies("out0") >= 2,
         "{stats}"
     );
+    Ok(())
+}
+
+/// Deleted and made again with the same index before mcr reads of either.
+fn a_link_replaced_while_nobody_looked_works_again(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(2)?;
+    let (relay, receiver) = (&topology.relay, &topology.receiver);
+    let mcr = Mcr::relaying(
+        datapath,
+        relay,
+        &["{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1}"],
+    )?;
+    let steady = Capture::on(receiver, "eth1")?;
+    for (name, there, peer) in [
+        ("out0", receiver, "eth0"),
+        ("in0", &topology.sender, Topology::SENDER_LINK),
+    ] {
+        let index = relay.link(name)?.index;
+        mcr.signal(Signal::SIGSTOP)?;
+        relay.ip(&format!("link del {name}"))?;
+        relay.ip(&format!(
+            "link add {name} index {index} type veth peer name {peer} netns {}",
+            there.path().display()
+        ))?;
+        relay.ip(&format!("link set {name} up"))?;
+        there.ip(&format!("link set {peer} up"))?;
+        mcr.signal(Signal::SIGCONT)?;
+        relay.wait_running(&[name], WAIT)?;
+        until_relayed(&mut sender(&topology)?, &steady, peer)?;
+    }
+    until_relayed(
+        &mut sender(&topology)?,
+        &Capture::on(receiver, "eth0")?,
+        "both again",
+    )?;
+    let group: std::net::Ipv4Addr = "239.1.1.1".parse()?;
+    ensure!(relay.groups_v4("in0")?.contains(&group), "not joined again");
+    mcr.finish()?;
+    Ok(())
+}
+
+/// The last events are lost: nothing comes after them that would put things right.
+fn more_events_than_a_socket_holds_are_no_end(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let (relay, receiver) = (&topology.relay, &topology.receiver);
+    let mcr = Mcr::relaying(
+        datapath,
+        relay,
+        &["{name: r, from: in0, to: [out0, ghost], groups: 239.1.1.1}"],
+    )?;
+    mcr.signal(Signal::SIGSTOP)?;
+    // What is seen of this one is that it came.
+    relay.ip("link add ghost type veth peer name shade")?;
+    let busy: String = (0..2000)
+        .map(|n| format!("link set shade mtu {}\n", 1000 + n % 400))
+        .collect();
+    relay.ip_batch(&busy)?;
+    relay.ip("link del ghost")?;
+    relay.ip("link del out0")?;
+    relay.veth_to(receiver, "out0", "eth0")?;
+    mcr.signal(Signal::SIGCONT)?;
+    let again = Capture::on(receiver, "eth0")?;
+    until_relayed(&mut sender(&topology)?, &again, "after the storm")?;
+    let said = mcr.stderr().text();
+    ensure!(said.contains("buffer full"), "this tests nothing:\n{said}");
+    ensure!(
+        said.lines()
+            .filter(|line| line.contains("ghost"))
+            .all(|line| line.contains("waits for")),
+        "{said}"
+    );
+    mcr.finish()?;
     Ok(())
 }
 

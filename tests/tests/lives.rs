@@ -1,19 +1,23 @@
 //! How an `mcr run` begins again and ends.
 //!
 //! - SIGTERM and SIGINT end it with success; no program, filter, qdisc, map or membership stays.
+//! - It ends even if nobody reads what it writes.
 //! - Killed, it leaves nothing on TCX or packet sockets; under clsact relaying ends by itself, and
 //!   the next start works and takes away what was left.
 //! - Two instances on the same links do not disturb each other.
 //! - SIGHUP puts a changed rule file in force without losing or doubling a frame of an unchanged
 //!   relay; a wrong file changes nothing, and it is said where it is wrong.
 
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Held, Inject, Mcr, Receiver, Sender, Topology, UdpFrame,
+    Capture, Captured, Datapath, Held, Inject, Mcr, Process, Receiver, Sender, Topology, UdpFrame,
     on_every_datapath, rules, socket,
 };
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -293,5 +297,45 @@ fn a_wrong_file_changes_nothing(datapath: Datapath) -> Result<()> {
     mcr.wait_stderr(WAIT, |line| line.contains("read again"))?;
     ensure!(!relayed(&topology, &capture, "no longer")?);
     mcr.finish()?;
+    Ok(())
+}
+
+/// Whoever is to read its counters does not.
+#[test]
+fn it_ends_although_nobody_reads_its_output() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let (_reader, mut full) = std::io::pipe()?;
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    while full.write(&[b' '; 4096]).is_ok() {}
+    let output = format!("/proc/{}/fd/{}", std::process::id(), full.as_raw_fd());
+    let mut command = topology.relay.command("sh");
+    command.args(["-c", &format!("exec \"$0\" \"$@\" > {output}")]);
+    command.arg(mcr_tests::binary()?).args([
+        "run",
+        "--from",
+        "in0",
+        "--to",
+        "out0",
+        "--group",
+        "239.1.1.1",
+        "--stats",
+        "1ms",
+    ]);
+    let mut mcr = Process::start("mcr run", &mut command)?;
+    mcr.wait_stderr(WAIT, |line| line.contains("ready"))?;
+    mcr.signal(Signal::SIGTERM)?;
+    mcr.wait_success(WAIT)
+}
+
+#[test]
+fn a_datapath_that_changes_in_the_file_is_not_ignored_silently() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let with = |datapath| format!("datapath: {datapath}\n{}", rules(&[RELAY]));
+    let mcr = Mcr::with_rules(&topology.relay, &with("tc"), &[])?;
+    mcr.rewrite(&with("afpacket"))?;
+    mcr.signal(Signal::SIGHUP)?;
+    mcr.wait_stderr(WAIT, |line| {
+        line.contains("`datapath`") && line.contains("restart mcr")
+    })?;
     Ok(())
 }

@@ -152,7 +152,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     log_to_standard_error();
     let flags = args.relay.flags();
     let choice = args.datapath.map(DatapathChoice::from);
-    let (relays, file, datapath) = if flags.any() {
+    let (relays, file, datapath, datapath_of_file) = if flags.any() {
         if args.config.is_some() {
             return Ok(refuse(
                 "a relay is given by flags (or MCR_… variables) as well as a rule file: use one of them",
@@ -164,7 +164,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
                 for warning in &warnings {
                     tracing::warn!("{}: {}", warning.flag, warning.problem);
                 }
-                (vec![relay], None, datapath)
+                (vec![relay], None, datapath, None)
             }
             Err(problems) => return Ok(refuse(&FlagErrors(problems).to_string())),
         }
@@ -174,12 +174,15 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         if !loaded.warnings.is_empty() {
             let _ = write!(io::stderr(), "{}", loaded.warnings);
         }
-        let datapath = choice.unwrap_or(loaded.rules.datapath);
-        (loaded.rules.relays, Some(path), datapath)
+        let of_file = loaded.rules.datapath;
+        let datapath = choice.unwrap_or(of_file);
+        let decides = choice.is_none().then_some(of_file);
+        (loaded.rules.relays, Some(path), datapath, decides)
     };
     let settings = Settings {
         relays,
         file,
+        datapath_of_file,
         datapath,
         hook: args.tc_hook.map(Hook::from),
         instance: args.instance,
