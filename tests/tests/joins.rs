@@ -154,11 +154,13 @@ impl Snooping {
         let [switch, sender, relay, receiver] =
             ["switch", "sender", "relay", "receiver"].map(Netns::new);
         let (switch, sender, relay, receiver) = (switch?, sender?, relay?, receiver?);
-        // A querier holds back only when queries have had time to be answered: a tenth of a second.
+        // A querier is heeded once its queries have had time to be answered: a tenth of a second.
+        // That must be set before it is one.
         switch.ip(
-            "link add sw type bridge stp_state 0 forward_delay 0 mcast_snooping 1 mcast_querier 1 \
+            "link add sw type bridge stp_state 0 forward_delay 0 mcast_snooping 1 \
              mcast_query_response_interval 10 mcast_startup_query_interval 10",
         )?;
+        switch.ip("link set sw type bridge mcast_querier 1")?;
         switch.ip("link set sw up")?;
         switch.veth_to(&sender, "s", "eth0")?;
         switch.veth_to(&relay, "r", "in0")?;

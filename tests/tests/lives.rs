@@ -172,6 +172,7 @@ fn the_next_start_after_a_kill_works(datapath: Datapath) -> Result<()> {
 
 fn two_instances_do_not_disturb_each_other(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
+    let before = traces(&topology)?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
     let start = |name: &str, group: &str| {
@@ -197,6 +198,8 @@ fn two_instances_do_not_disturb_each_other(datapath: Datapath) -> Result<()> {
     ensure!(!capture.frames()?.iter().any(says("without one")));
     let stats = two.finish()?;
     ensure!(stats.relay("two") == 3, "{stats}");
+    let after = traces(&topology)?;
+    ensure!(before == after, "{before} before, {after} after");
     Ok(())
 }
 
