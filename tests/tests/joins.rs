@@ -26,7 +26,7 @@ on_every_datapath!(
     what_is_joined_queues_nothing,
 );
 
-/// 239.20.0.1 to .50 and ff3e:20::1 to ::32.
+/// Fifty groups of each family, and all of them as a list.
 fn fifty() -> (BTreeSet<Ipv4Addr>, BTreeSet<Ipv6Addr>, String) {
     let v4: BTreeSet<_> = (1..=50).map(|n| Ipv4Addr::new(239, 20, 0, n)).collect();
     let v6: BTreeSet<_> = (1..=50)
@@ -181,7 +181,7 @@ impl Snooping {
 
     /// Whether the switch delivers a frame of the group to the relay. A frame to a group of one
     /// segment follows, which every switch delivers.
-    fn delivers(&self, inject: &mut Inject, at_relay: &Capture, text: &str) -> Result<bool> {
+    fn delivers(inject: &mut Inject, at_relay: &Capture, text: &str) -> Result<bool> {
         for group in ["239.1.1.1:5000", "224.0.0.99:5000"] {
             let frame = UdpFrame::new(socket("10.77.0.2:40000")?, socket(group)?);
             inject.send(&frame.payload(text).build()?)?;
@@ -202,7 +202,7 @@ impl Snooping {
         let at_relay = Capture::on(&self.relay, "in0")?;
         let deadline = Instant::now() + WAIT;
         for number in 0.. {
-            if self.delivers(&mut inject, &at_relay, &format!("{name} {number}"))? == wanted {
+            if Self::delivers(&mut inject, &at_relay, &format!("{name} {number}"))? == wanted {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "never {wanted}: {name}");
@@ -221,7 +221,7 @@ fn a_snooping_switch_delivers_because_of_the_join(datapath: Datapath) -> Result<
     let mut inject = Inject::on(&net.sender, "eth0")?;
     let at_relay = Capture::on(&net.relay, "in0")?;
     ensure!(
-        !net.delivers(&mut inject, &at_relay, "not joined")?,
+        !Snooping::delivers(&mut inject, &at_relay, "not joined")?,
         "this tests nothing"
     );
     ensure!(mcr.finish()?.relay("r") == 0);

@@ -204,18 +204,19 @@ fn two_instances_do_not_disturb_each_other(datapath: Datapath) -> Result<()> {
 }
 
 fn a_reload_loses_nothing(datapath: Datapath) -> Result<()> {
-    const COUNT: &str = "2000";
+    const COUNT: u64 = 2000;
     let topology = Topology::fan_out(2)?;
     let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
     let group = "239.1.1.1:5000";
+    let count = COUNT.to_string();
     let receiver = Receiver::start(
         &topology.receiver,
-        &[group, "--on", "eth0", "--count", COUNT],
+        &[group, "--on", "eth0", "--count", &count],
     )?;
     let sender = Sender::start(
         &topology.sender,
         &[
-            group, "--from", "eth0", "--rate", "1000pps", "--count", COUNT,
+            group, "--from", "eth0", "--rate", "1000pps", "--count", &count,
         ],
     )?;
     mcr.until(|stats| stats.relay("r") > 0)?;
@@ -245,14 +246,17 @@ fn a_reload_loses_nothing(datapath: Datapath) -> Result<()> {
     ensure!(!capture.frames()?.iter().any(says("removed")));
     let sent = sender.finish(WAIT)?;
     let received = receiver.finish(WAIT)?;
-    ensure!(sent["sent"].to_string() == COUNT, "{sent}");
+    ensure!(sent["sent"] == COUNT, "{sent}");
     ensure!(received["received"] == sent["sent"], "{received}");
     for wrong in ["lost", "duplicates", "reordered"] {
         ensure!(received[wrong] == 0, "{wrong}: {received}");
     }
     // What was counted of the relay that is gone is not forgotten, nor is the other's.
     let stats = mcr.finish()?;
-    ensure!(stats.relay("s") == 2 && stats.relay("r") == 2000, "{stats}");
+    ensure!(
+        stats.relay("s") == 2 && stats.relay("r") == COUNT,
+        "{stats}"
+    );
     Ok(())
 }
 
