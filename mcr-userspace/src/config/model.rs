@@ -14,7 +14,7 @@ pub struct RuleFile {
 }
 
 /// The value of `datapath:`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DatapathChoice {
     /// The best one there is.
     #[default]
@@ -127,7 +127,7 @@ impl fmt::Display for Group {
 }
 
 /// The value of `ttl:`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Ttl {
     /// Left as it is.
     #[default]
@@ -139,7 +139,7 @@ pub enum Ttl {
 }
 
 /// The value of `source_mac:`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SourceMac {
     /// `relay` on software links, `egress` on physical ones.
     #[default]
@@ -153,7 +153,7 @@ pub enum SourceMac {
 }
 
 /// The value of `local:`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Local {
     /// The host still sees the frame.
     #[default]

@@ -1,0 +1,308 @@
+//! The single values of a rule, each from its text. The rule file and the flags of `mcr run`
+//! share them.
+
+use std::num::NonZeroU16;
+
+use super::{
+    model::{DatapathChoice, LinkName, LinkSelector, Local, SourceMac, Ttl},
+    problem::{Kind, Problem, listed, nearest, quote},
+};
+
+mod address;
+
+pub use self::address::{group, source};
+
+/// The longest name of a relay, in characters: what fits in a column of `mcr show`.
+pub const LONGEST_NAME: usize = 64;
+
+/// The version of the rule file, which can only be 1.
+///
+/// # Errors
+///
+/// [`Kind::Version`].
+pub fn version(text: &str) -> Result<(), Problem> {
+    if text == "1" {
+        return Ok(());
+    }
+    let message = format!("version {}: this mcr reads `version: 1`", quote(text));
+    Err(Problem::new(Kind::Version, message))
+}
+
+/// Who makes the copies.
+///
+/// # Errors
+///
+/// [`Kind::Datapath`], or [`Kind::NotInForce`] for `xdp`.
+pub fn datapath(text: &str) -> Result<DatapathChoice, Problem> {
+    const WORDS: &[(&str, DatapathChoice)] = &[
+        ("auto", DatapathChoice::Auto),
+        ("tc", DatapathChoice::Tc),
+        ("afpacket", DatapathChoice::AfPacket),
+    ];
+    if text == "xdp" {
+        return Err(Problem::not_in_force("`xdp`"));
+    }
+    choice(text, Kind::Datapath, "a datapath", WORDS)
+}
+
+/// What happens to the TTL of copies.
+///
+/// # Errors
+///
+/// [`Kind::NotATtl`] and [`Kind::TtlOutOfRange`].
+pub fn ttl(text: &str) -> Result<Ttl, Problem> {
+    const WORDS: &[(&str, Ttl)] = &[("keep", Ttl::Keep), ("decrement", Ttl::Decrement)];
+    if let Some(value) = number(text) {
+        if let Ok(value @ 1..) = u8::try_from(value) {
+            return Ok(Ttl::Set(value));
+        }
+        let message = format!("TTL {} is out of range: 1 to 255 is right", quote(text));
+        return Err(Problem::new(Kind::TtlOutOfRange, message));
+    }
+    choice(text, Kind::NotATtl, "a TTL (1 to 255)", WORDS)
+}
+
+/// Which source address copies carry.
+///
+/// # Errors
+///
+/// [`Kind::SourceMac`].
+pub fn source_mac(text: &str) -> Result<SourceMac, Problem> {
+    const WORDS: &[(&str, SourceMac)] = &[
+        ("auto", SourceMac::Auto),
+        ("relay", SourceMac::Relay),
+        ("egress", SourceMac::Egress),
+        ("keep", SourceMac::Keep),
+    ];
+    choice(text, Kind::SourceMac, "a source MAC to choose", WORDS)
+}
+
+/// What happens to the frame on this host.
+///
+/// # Errors
+///
+/// [`Kind::Local`].
+pub fn local(text: &str) -> Result<Local, Problem> {
+    const WORDS: &[(&str, Local)] = &[("keep", Local::Keep), ("drop", Local::Drop)];
+    choice(text, Kind::Local, "what can happen to a frame here", WORDS)
+}
+
+/// A boolean, as YAML 1.2 spells it.
+///
+/// # Errors
+///
+/// [`Kind::NotABoolean`].
+pub fn boolean(text: &str) -> Result<bool, Problem> {
+    match text {
+        "true" | "True" | "TRUE" => return Ok(true),
+        "false" | "False" | "FALSE" => return Ok(false),
+        _ => {}
+    }
+    let hint = match text.to_ascii_lowercase().as_str() {
+        "yes" | "y" | "on" | "1" => "write `true`",
+        "no" | "n" | "off" | "0" => "write `false`",
+        _ => "`true` or `false` is right",
+    };
+    let message = format!("{} is no boolean: {hint}", quote(text));
+    Err(Problem::new(Kind::NotABoolean, message))
+}
+
+/// Whether frames are relayed that this host sends itself: not yet.
+///
+/// # Errors
+///
+/// [`Kind::NotABoolean`], or [`Kind::NotInForce`] for `true`.
+pub fn host_frames(text: &str) -> Result<(), Problem> {
+    if boolean(text)? {
+        return Err(Problem::not_in_force("`host_frames: true`"));
+    }
+    Ok(())
+}
+
+/// The IP protocol, which can only be UDP yet.
+///
+/// # Errors
+///
+/// [`Kind::Protocol`], or [`Kind::NotInForce`] for others.
+pub fn protocol(text: &str) -> Result<(), Problem> {
+    if matches!(text, "udp" | "17") {
+        return Ok(());
+    }
+    let name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let is_protocol = match number(text) {
+        Some(value) => value <= 255,
+        None => (1..=20).contains(&text.len()) && text.chars().all(name),
+    };
+    if is_protocol && !text.eq_ignore_ascii_case("udp") {
+        return Err(Problem::not_in_force(&format!("protocol {}", quote(text))));
+    }
+    let message = format!("{} is no IP protocol: `udp` is right", quote(text));
+    Err(Problem::new(Kind::Protocol, message))
+}
+
+/// The VLAN, which can only be none yet.
+///
+/// # Errors
+///
+/// [`Kind::Vlan`], or [`Kind::NotInForce`] for others.
+pub fn vlan(text: &str) -> Result<(), Problem> {
+    match (text, number(text)) {
+        ("untagged", _) => Ok(()),
+        ("any", _) | (_, Some(1..=4094)) => {
+            Err(Problem::not_in_force(&format!("VLAN {}", quote(text))))
+        }
+        _ => {
+            let message = format!("{} is no VLAN: `untagged` is right", quote(text));
+            Err(Problem::new(Kind::Vlan, message))
+        }
+    }
+}
+
+/// The name of a relay: letters and digits of ASCII, `-`, `_` and `.`, beginning with a letter
+/// or digit, so that it can be an argument, a label and a column.
+///
+/// # Errors
+///
+/// [`Kind::NameLength`] and [`Kind::NameCharacters`].
+pub fn name(text: &str) -> Result<String, Problem> {
+    let length = text.chars().count();
+    if !(1..=LONGEST_NAME).contains(&length) {
+        let message = format!(
+            "the name {} has {length} characters: 1 to {LONGEST_NAME} are right",
+            quote(text)
+        );
+        return Err(Problem::new(Kind::NameLength, message));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let Some(wrong) = text.chars().find(|c| !allowed(*c)) else {
+        if text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            return Ok(text.to_owned());
+        }
+        let message = format!("the name {} must begin with a letter or digit", quote(text));
+        return Err(Problem::new(Kind::NameCharacters, message));
+    };
+    let message = format!(
+        "the name {} contains {}: letters, digits, `-`, `_` and `.` are right",
+        quote(text),
+        if wrong.is_whitespace() {
+            "white space".to_owned()
+        } else {
+            quote(wrong.encode_utf8(&mut [0; 4]))
+        }
+    );
+    Err(Problem::new(Kind::NameCharacters, message))
+}
+
+/// A link, by its name.
+///
+/// # Errors
+///
+/// [`Kind::LinkLength`] and [`Kind::LinkCharacters`].
+pub fn link(text: &str) -> Result<LinkSelector, Problem> {
+    if let Some(name) = LinkName::new(text) {
+        return Ok(LinkSelector::Name(name));
+    }
+    if text.is_empty() || text.len() > LinkName::LONGEST {
+        let message = format!(
+            "the link name {} has {} bytes: 1 to {} are right",
+            quote(text),
+            text.len(),
+            LinkName::LONGEST
+        );
+        return Err(Problem::new(Kind::LinkLength, message));
+    }
+    let hint = match text.split_once(':') {
+        Some((link, _)) if LinkName::new(link).is_some() => {
+            format!(": what follows the `:` is the label of an address, the link is `{link}`")
+        }
+        _ => ": names have no white space, `/` or `:`, see `ip link`; a list is `[br0, br1]`"
+            .to_owned(),
+    };
+    let message = format!("no link can have the name {}{hint}", quote(text));
+    Err(Problem::new(Kind::LinkCharacters, message))
+}
+
+/// A UDP port.
+///
+/// # Errors
+///
+/// [`Kind::NotAPort`], [`Kind::PortZero`], [`Kind::PortTooLarge`], [`Kind::EmptyRange`], or
+/// [`Kind::NotInForce`] for a range of more than one port.
+pub fn port(text: &str) -> Result<NonZeroU16, Problem> {
+    if number(text).is_some() {
+        return single_port(text, text);
+    }
+    if let Some((first, last)) = text.split_once('-')
+        && number(first.trim()).is_some()
+        && number(last.trim()).is_some()
+    {
+        let first = single_port(first.trim(), text)?;
+        let last = single_port(last.trim(), text)?;
+        return match first.cmp(&last) {
+            std::cmp::Ordering::Equal => Ok(first),
+            std::cmp::Ordering::Less => Err(Problem::not_in_force(&format!(
+                "the range of ports {}",
+                quote(text)
+            ))),
+            std::cmp::Ordering::Greater => {
+                let message = format!(
+                    "the range of ports {} is empty: `{last}-{first}` would be right",
+                    quote(text)
+                );
+                Err(Problem::new(Kind::EmptyRange, message))
+            }
+        };
+    }
+    let hint = match text.split_once('/') {
+        Some((port, _)) if number(port).is_some() => {
+            format!("write `{port}`, the protocol is a field of its own")
+        }
+        _ if text.contains([',', ' ']) => "a list is `[5000, 5001]`".to_owned(),
+        _ => "a number from 1 to 65535 is right".to_owned(),
+    };
+    let message = format!("{} is no port: {hint}", quote(text));
+    Err(Problem::new(Kind::NotAPort, message))
+}
+
+fn single_port(digits: &str, text: &str) -> Result<NonZeroU16, Problem> {
+    let Ok(port) = digits.parse::<u16>() else {
+        let message = format!("port {} is too large: 1 to 65535 is right", quote(text));
+        return Err(Problem::new(Kind::PortTooLarge, message));
+    };
+    NonZeroU16::new(port).ok_or_else(|| {
+        let message = format!(
+            "{} names port 0, which nothing is sent to: 1 to 65535 is right, any port if left out",
+            quote(text)
+        );
+        Problem::new(Kind::PortZero, message)
+    })
+}
+
+/// A number without a sign or leading zeros; one too large to hold is as large as can be.
+fn number(text: &str) -> Option<u64> {
+    let canonical = text == "0" || !text.starts_with('0');
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    (canonical && digits).then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// One of a few words.
+fn choice<T: Copy>(
+    text: &str,
+    kind: Kind,
+    what: &str,
+    words: &[(&'static str, T)],
+) -> Result<T, Problem> {
+    if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+        return Ok(*value);
+    }
+    let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+    let guess = nearest(text, known.iter().copied())
+        .map_or_else(String::new, |guess| format!(", did you mean `{guess}`?"));
+    let message = format!(
+        "{} is not {what}{guess}{} {} is right",
+        quote(text),
+        if guess.is_empty() { ":" } else { "" },
+        listed(&known, "or")
+    );
+    Err(Problem::new(kind, message))
+}
