@@ -1,7 +1,7 @@
 //! What runs while frames are relayed: one task that waits for something to change.
 //!
 //! ```text
-//! rule file ──────────┐
+//! rule file, SIGHUP ──┐
 //!                     ├─► World ─► plan ─► diff ─► Datapath::apply ─► maps, sockets
 //! netlink ────────────┘              └──► joins
 //! clock ─► Datapath::keep_alive, statistics
@@ -13,7 +13,7 @@ mod identity;
 mod ledger;
 mod select;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -21,17 +21,20 @@ use tokio::{
 };
 
 pub use self::{
-    controller::Controller,
+    controller::{Controller, SettleError},
     identity::relay_mac,
-    ledger::{Counted, Report},
+    ledger::{Counted, Ingress, Relayed, Report},
     select::{SelectError, select},
 };
 use crate::{
-    config::model::{DatapathChoice, Relay},
+    config::{
+        load::load,
+        model::{DatapathChoice, Relay},
+    },
     datapath::StepError,
     datapath::ebpf::Hook,
     links::{Links, LinksError},
-    plan::{PlanError, World},
+    plan::World,
 };
 
 /// How often a sign of life is given: four times in the time for which one counts.
@@ -42,6 +45,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 pub struct Settings {
     /// The relays.
     pub relays: Vec<Relay>,
+    /// The rule file they come from, read again on SIGHUP.
+    pub file: Option<PathBuf>,
     /// Who makes the copies.
     pub datapath: DatapathChoice,
     /// The TC hook to use; `None`: the better one the kernel has.
@@ -61,9 +66,9 @@ pub enum DaemonError {
     /// No netlink.
     #[error(transparent)]
     Links(#[from] LinksError),
-    /// The relays do not fit.
+    /// The relays can't be put in force.
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Settle(#[from] SettleError),
     /// The datapath failed.
     #[error(transparent)]
     Datapath(#[from] StepError),
@@ -82,6 +87,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         .map(signal)
         .into_iter()
         .collect::<Result<Vec<_>, _>>()?;
+    let mut hangup = signal(SignalKind::hangup())?;
 
     let datapath = select(&settings)?;
     let (mut links, map) = Links::open().await?;
@@ -103,6 +109,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         let mut world = controller.world().links.clone();
         tokio::select! {
             () = any(&mut ends) => break,
+            _ = hangup.recv() => reload(&settings, &mut controller),
             changed = links.changed(&mut world) => {
                 changed?;
                 controller.set_links(world);
@@ -139,6 +146,23 @@ async fn tick(interval: Option<&mut Interval>) {
 async fn any(signals: &mut [Signal]) {
     let all = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
     futures::future::select_all(all).await;
+}
+
+/// Reads the rule file again; one that is wrong changes nothing.
+fn reload(settings: &Settings, controller: &mut Controller) {
+    let Some(path) = &settings.file else {
+        tracing::warn!("there is no rule file to read again: the relay was given by flags");
+        return;
+    };
+    match load(path) {
+        Ok(loaded) => {
+            if !loaded.warnings.is_empty() {
+                tracing::warn!("{}", loaded.warnings);
+            }
+            controller.set_relays(loaded.rules.relays);
+        }
+        Err(error) => tracing::error!("nothing has changed: {error}"),
+    }
 }
 
 /// Writes counters as one line of JSON.

@@ -20,9 +20,10 @@ mod netns;
 mod process;
 mod topology;
 mod traffic;
+mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
-pub use frame::{Extension, UdpFrame, UdpView, group_mac};
+pub use frame::{Extension, UdpFrame, group_mac};
 pub use inject::Inject;
 pub use lines::Lines;
 pub use links::Link;
@@ -31,3 +32,4 @@ pub use netns::Netns;
 pub use process::Process;
 pub use topology::Topology;
 pub use traffic::{Receiver, Sender};
+pub use view::UdpView;

@@ -5,7 +5,9 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mcr_tests::{Capture, Inject, Netns, PacketType, Topology, UdpFrame, VlanTag};
+use mcr_tests::{
+    Capture, Inject, Netns, PacketType, Process, Receiver, Sender, Topology, UdpFrame, VlanTag,
+};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -116,5 +118,44 @@ fn fan_out_reaches_each_link_in_both_families() -> Result<()> {
         let (length, _) = receiver.recv_from(&mut buffer)?;
         ensure!(&buffer[..length] == b"hello");
     }
+    Ok(())
+}
+
+/// What one end sends on a segment the other end counts, in both families, without a relay.
+#[test]
+fn sender_and_receiver_agree_on_one_segment() -> Result<()> {
+    let topology = Topology::dual_bridge()?;
+    for group in ["239.1.1.1:5000", "[ff3e::4321:1]:5000"] {
+        let count = ["--count", "500"];
+        let on = [&[group, "--on", &topology.ingress], &count[..]].concat();
+        let receiver = Receiver::start(&topology.relay, &on)?;
+        let from = [group, "--from", Topology::SENDER_LINK, "--rate", "max"];
+        let sender = Sender::start(&topology.sender, &[&from, &count[..]].concat())?;
+        let (sent, received) = (sender.finish(WAIT)?, receiver.finish(WAIT)?);
+        ensure!(sent["sent"] == 500, "{sent}");
+        ensure!(
+            received["received"] == 500 && received["lost"] == 0,
+            "{received}"
+        );
+    }
+    Ok(())
+}
+
+/// A child is gone with its guard, and what a tool complains about is in the error.
+#[test]
+fn children_do_not_outlive_their_guard() -> Result<()> {
+    let netns = Netns::new("children")?;
+    let child = Process::start("sleep", netns.command("sleep").arg("1000"))?;
+    let path = std::path::PathBuf::from(format!("/proc/{}", child.id()));
+    ensure!(path.exists(), "the child does not run");
+    drop(child);
+    ensure!(!path.exists(), "the child still runs");
+    let Err(error) = Receiver::start(&netns, &["10.0.0.1:5000", "--on", "lo"]) else {
+        anyhow::bail!("a receiver joined a unicast address");
+    };
+    ensure!(
+        format!("{error:#}").contains("not a multicast group"),
+        "{error:#}"
+    );
     Ok(())
 }

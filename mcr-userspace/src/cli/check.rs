@@ -8,10 +8,11 @@ use std::{
 
 use crate::config::load::{LoadError, load};
 
-/// What `mcr check` is given.
+/// Show what is wrong in a rule file, changing nothing
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  mcr check /etc/mcr/mcr.yaml")]
-pub struct Args {
+#[command(after_help = "Example:\n  mcr check /etc/mcr/mcr.yaml\n\n\
+    Exit codes: 0; 1 if there are errors or warnings; 66 file missing; 71 operating system; 77 permission.")]
+pub(super) struct Args {
     /// The rule file
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -20,7 +21,7 @@ pub struct Args {
 /// Shows what is wrong in a rule file. Exits with 0 if there is nothing, with 1 if there are errors or
 /// warnings, and otherwise with why the file could not be read.
 #[must_use]
-pub fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> ExitCode {
     let (report, found) = match load(&args.file) {
         Ok(loaded) => (loaded.warnings.to_string(), !loaded.warnings.is_empty()),
         Err(LoadError::Rules(report)) => (report.to_string(), true),

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::traffic;
+use crate::{config::load::LoadError, daemon::DaemonError, traffic};
 
+mod check;
 mod recv;
+mod run;
 mod send;
 
 /// Something was found (`recv`) or nobody answered (`send --wait-acks`).
@@ -19,8 +21,12 @@ const USAGE: u8 = 64;
 const INTERNAL: u8 = 70;
 /// `EX_OSERR`: the operating system refused something.
 const SYSTEM: u8 = 71;
+/// `EX_PROTOCOL`: the kernel lacks what was demanded.
+const KERNEL: u8 = 76;
 /// `EX_NOPERM`: a permission is missing.
 const PERMISSION: u8 = 77;
+/// `EX_CONFIG`: the rule file is wrong.
+const RULES: u8 = 78;
 
 /// Relays multicast between the layer-2 segments of a Linux host.
 #[derive(Debug, Parser)]
@@ -32,6 +38,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Run(Box<run::RunArgs>),
+    Check(check::Args),
     Send(send::SendArgs),
     Recv(recv::RecvArgs),
 }
@@ -52,6 +60,8 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.verb {
+        Verb::Run(args) => run::run(*args),
+        Verb::Check(args) => Ok(check::run(&args)),
         Verb::Send(args) => send::run(args),
         Verb::Recv(args) => recv::run(args),
     };
@@ -68,6 +78,20 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Class::Usage => USAGE,
             Class::System => SYSTEM,
             Class::Permission => PERMISSION,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<LoadError>() {
+        return error.exit_code();
+    }
+    if let Some(error) = error.downcast_ref::<DaemonError>() {
+        return match error {
+            DaemonError::Select(error) if error.is_permission() => PERMISSION,
+            DaemonError::Select(_) => KERNEL,
+            DaemonError::Settle(error) if error.is_in_the_rules() => RULES,
+            DaemonError::Settle(_)
+            | DaemonError::Links(_)
+            | DaemonError::Datapath(_)
+            | DaemonError::System(_) => SYSTEM,
         };
     }
     match error.downcast_ref::<io::Error>().map(io::Error::kind) {

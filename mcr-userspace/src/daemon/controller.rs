@@ -11,6 +11,28 @@ use crate::{
     plan::{Join, Op, Plan, PlanError, RelayState, Table, World, diff, plan},
 };
 
+/// Why the datapath is not what the world asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The relays do not fit.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The datapath did not take it.
+    #[error(transparent)]
+    Apply(#[from] Box<ApplyError>),
+}
+
+impl SettleError {
+    /// Whether other rules would do.
+    #[must_use]
+    pub fn is_in_the_rules(&self) -> bool {
+        match self {
+            Self::Plan(_) => true,
+            Self::Apply(error) => matches!(error.error, StepError::Unsupported(_)),
+        }
+    }
+}
+
 /// Holds the world and keeps the datapath to what follows from it.
 pub struct Controller {
     world: World,
@@ -80,23 +102,18 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// [`PlanError`], and then nothing has changed.
-    pub fn settle(&mut self) -> Result<(), PlanError> {
+    /// [`SettleError`], and then nothing has changed.
+    pub fn settle(&mut self) -> Result<(), SettleError> {
         let plan = loop {
             let plan = plan(&self.world, &self.table)?;
             match self.apply(&plan.table) {
                 Ok(()) => break plan,
                 Err(error) => {
-                    let Op::Link(change) = &error.op else {
-                        tracing::error!("{error}");
-                        return Ok(());
+                    let Some(ifindex) = attaching(&error.op) else {
+                        return Err(Box::new(error).into());
                     };
-                    if change.new.is_none() || self.world.refused.contains_key(&change.key) {
-                        tracing::error!("{error}");
-                        return Ok(());
-                    }
                     let reason = error.error.to_string();
-                    self.world.refused.insert(change.key, reason);
+                    self.world.refused.insert(ifindex, reason);
                 }
             }
         };
@@ -196,6 +213,14 @@ impl Controller {
             Some(link) => link.name.clone(),
             None => format!("link {ifindex}"),
         }
+    }
+}
+
+/// The link that an operation attaches to for the first time.
+fn attaching(op: &Op) -> Option<u32> {
+    match op {
+        Op::Link(change) if change.old.is_none() => Some(change.key),
+        _ => None,
     }
 }
 

@@ -38,3 +38,12 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
         leased: hook.outlives_process(),
     })
 }
+
+impl SelectError {
+    /// Whether it is for want of a permission.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        let Self::Ebpf(error) = self;
+        matches!(error, LoadError::Permission)
+    }
+}

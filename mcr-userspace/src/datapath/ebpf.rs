@@ -72,8 +72,9 @@ impl Ebpf {
         if self.attachments.contains_key(&ifindex) {
             return Ok(());
         }
-        let program =
-            program(&mut self.object).map_err(|error| StepError::Unsupported(chain(&error)))?;
+        let program = program(&mut self.object).map_err(|error| {
+            StepError::system("find the program", std::io::Error::other(chain(&error)))
+        })?;
         let attachment = Attachment::new(program, ifindex, self.hook)?;
         self.attachments.insert(ifindex, attachment);
         Ok(())

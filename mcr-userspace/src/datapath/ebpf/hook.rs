@@ -71,7 +71,8 @@ impl Attachment {
             }
         };
         let what = |error: &ProgramError| {
-            StepError::Unsupported(format!("can't attach to {name}: {}", chain(error)))
+            let cause = std::io::Error::other(chain(error));
+            StepError::system(format!("can't attach to {name}"), cause)
         };
         let id = program
             .attach_with_options(&name, TcAttachType::Ingress, options)
@@ -86,9 +87,9 @@ fn add_clsact(name: &str) -> Result<(), StepError> {
     match qdisc_add_clsact(name) {
         Ok(()) => Ok(()),
         Err(error) if chain(&error).contains(Errno::EEXIST.desc()) => Ok(()),
-        Err(error) => Err(StepError::Unsupported(format!(
-            "can't add the qdisc clsact to {name}: {}",
-            chain(&error)
-        ))),
+        Err(error) => Err(StepError::system(
+            format!("can't add the qdisc clsact to {name}"),
+            std::io::Error::other(chain(&error)),
+        )),
     }
 }
