@@ -29,7 +29,7 @@ $SUMMARY
 
   up    make it, and print what to try; harmless if it is up already
   down  end what runs in it and remove it; harmless if it is not there
-  show  print links, addresses, bridge memberships and attached programs
+  show  print links, addresses, bridge memberships and what runs in it
 
 Namespaces: $NAMESPACES
 Exit codes: 0; 1 show: it is not up; 64 usage; 69 a tool is missing; 71 the
@@ -177,9 +177,9 @@ show() {
         if [ -n "$(ip -n "$namespace" -brief link show type bridge)" ]; then
             in_ns "$namespace" bridge mdb show
         fi
-        if command -v bpftool >/dev/null; then
-            in_ns "$namespace" bpftool net show | grep -w mcr_tc || :
-        fi
+        for pid in $(ip netns pids "$namespace"); do
+            printf 'running: %s (%s)\n' "$(tr '\0' ' ' <"/proc/$pid/cmdline")" "$pid"
+        done
     done
 }
 
