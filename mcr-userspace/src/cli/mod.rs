@@ -86,9 +86,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<DaemonError>() {
         return match error {
             DaemonError::Select(error) if error.is_permission() => PERMISSION,
-            DaemonError::Select(_) => KERNEL,
+            DaemonError::Select(error) if error.is_kernel() => KERNEL,
             DaemonError::Settle(error) if error.is_in_the_rules() => RULES,
-            DaemonError::Settle(_)
+            DaemonError::Select(_)
+            | DaemonError::Settle(_)
             | DaemonError::Links(_)
             | DaemonError::Datapath(_)
             | DaemonError::System(_) => SYSTEM,

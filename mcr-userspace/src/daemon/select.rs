@@ -46,4 +46,11 @@ impl SelectError {
         let Self::Ebpf(error) = self;
         matches!(error, LoadError::Permission)
     }
+
+    /// Whether the kernel lacks something.
+    #[must_use]
+    pub fn is_kernel(&self) -> bool {
+        let Self::Ebpf(error) = self;
+        matches!(error, LoadError::Kernel(_))
+    }
 }

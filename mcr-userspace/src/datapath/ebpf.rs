@@ -3,6 +3,7 @@
 mod hook;
 mod maps;
 mod object;
+mod tenant;
 
 use std::{collections::BTreeMap, io};
 
@@ -14,7 +15,10 @@ use aya::{
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 pub use self::hook::Hook;
-use self::{hook::Attachment, maps::Maps};
+use self::{
+    hook::{Attacher, Attachment},
+    maps::Maps,
+};
 use super::{Counters, Datapath, StepError};
 use crate::plan::{Op, Table};
 
@@ -24,7 +28,7 @@ const PROGRAM: &str = "mcr_tc";
 /// The program and the maps, loaded.
 pub struct Ebpf {
     object: aya::Ebpf,
-    hook: Hook,
+    attacher: Attacher,
     maps: Maps,
     attachments: BTreeMap<u32, Attachment>,
 }
@@ -40,6 +44,9 @@ pub enum LoadError {
     /// The kernel has no eBPF, or lacks something the program needs.
     #[error("this kernel can't run mcr's eBPF program (Linux 5.10 is the oldest that can): {0}")]
     Kernel(String),
+    /// Something else is in the way.
+    #[error(transparent)]
+    Hook(#[from] StepError),
 }
 
 impl Ebpf {
@@ -61,7 +68,7 @@ impl Ebpf {
             .map_err(|error| from_program(&error))?;
         Ok(Self {
             object,
-            hook,
+            attacher: Attacher::new(hook)?,
             maps,
             attachments: BTreeMap::new(),
         })
@@ -75,7 +82,7 @@ impl Ebpf {
         let program = program(&mut self.object).map_err(|error| {
             StepError::system("find the program", std::io::Error::other(chain(&error)))
         })?;
-        let attachment = Attachment::new(program, ifindex, self.hook)?;
+        let attachment = self.attacher.attach(program, ifindex)?;
         self.attachments.insert(ifindex, attachment);
         Ok(())
     }
@@ -91,7 +98,7 @@ fn program(object: &mut aya::Ebpf) -> Result<&mut SchedClassifier, ProgramError>
 
 impl Datapath for Ebpf {
     fn name(&self) -> &'static str {
-        self.hook.name()
+        self.attacher.hook().name()
     }
 
     fn step(&mut self, op: &Op) -> Result<(), StepError> {
@@ -146,7 +153,7 @@ impl Datapath for Ebpf {
     }
 
     fn keep_alive(&mut self) -> Result<(), StepError> {
-        if self.hook.outlives_process() {
+        if self.attacher.hook().outlives_process() {
             self.maps.renew_lease()?;
         }
         Ok(())

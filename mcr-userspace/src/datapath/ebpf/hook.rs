@@ -3,14 +3,23 @@
 use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+        },
     },
     util::KernelVersion,
 };
-use nix::{errno::Errno, net::if_::if_indextoname};
+use nix::{
+    errno::Errno,
+    net::if_::{if_indextoname, if_nameindex},
+};
 
-use super::chain;
+use super::{chain, tenant::Tenant};
 use crate::datapath::StepError;
+
+/// The priority of our filters under clsact. A filter without one gets 49152 or less, the
+/// lowest number coming first, so this is in front of what others add without a thought.
+const PRIORITY: u16 = 99;
 
 /// The two ways to attach to the ingress of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +54,70 @@ impl Hook {
     }
 }
 
+/// A hook, with what it takes to attach there.
+#[derive(Debug)]
+pub(super) enum Attacher {
+    Tcx,
+    /// The tenant's number is part of the handles of its filters.
+    Clsact(Tenant),
+}
+
+impl Attacher {
+    /// For clsact, also removes what a killed process has left at any link of this network
+    /// namespace.
+    pub(super) fn new(hook: Hook) -> Result<Self, StepError> {
+        if hook == Hook::Tcx {
+            return Ok(Self::Tcx);
+        }
+        let tenant = Tenant::take()?;
+        let links = if_nameindex()
+            .map_err(|errno| StepError::system("can't list the links", errno.into()))?;
+        for link in &links {
+            remove_leftover(&link.name().to_string_lossy(), tenant.handle());
+        }
+        Ok(Self::Clsact(tenant))
+    }
+
+    pub(super) fn hook(&self) -> Hook {
+        match self {
+            Self::Tcx => Hook::Tcx,
+            Self::Clsact(_) => Hook::Clsact,
+        }
+    }
+
+    /// Attaches in front of whatever is there: what follows still sees the frames, and what
+    /// ends the chain does not end relaying.
+    pub(super) fn attach(
+        &self,
+        program: &mut SchedClassifier,
+        ifindex: u32,
+    ) -> Result<Attachment, StepError> {
+        let name = if_indextoname(ifindex)
+            .map_err(|errno| StepError::system(format!("link {ifindex}"), errno.into()))?;
+        let name = name.to_string_lossy();
+        let options = match self {
+            Self::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
+            Self::Clsact(tenant) => {
+                add_clsact(&name)?;
+                TcAttachOptions::Netlink(NlOptions {
+                    priority: PRIORITY,
+                    handle: tenant.handle(),
+                    ..NlOptions::default()
+                })
+            }
+        };
+        let failed = |error: &ProgramError| {
+            let cause = std::io::Error::other(chain(error));
+            StepError::system(format!("can't attach to {name}"), cause)
+        };
+        let id = program
+            .attach_with_options(&name, TcAttachType::Ingress, options)
+            .map_err(|error| failed(&error))?;
+        let link = program.take_link(id).map_err(|error| failed(&error))?;
+        Ok(Attachment { _link: link })
+    }
+}
+
 /// The program at one link. Detached when dropped, even if the link has moved to another
 /// network namespace meanwhile.
 #[derive(Debug)]
@@ -52,44 +125,25 @@ pub(super) struct Attachment {
     _link: SchedClassifierLink,
 }
 
-impl Attachment {
-    /// Attaches in front of whatever is there: what follows still sees the frames, and what
-    /// ends the chain does not end relaying.
-    pub(super) fn new(
-        program: &mut SchedClassifier,
-        ifindex: u32,
-        hook: Hook,
-    ) -> Result<Self, StepError> {
-        let name = if_indextoname(ifindex)
-            .map_err(|errno| StepError::system(format!("link {ifindex}"), errno.into()))?;
-        let name = name.to_string_lossy();
-        let options = match hook {
-            Hook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
-            Hook::Clsact => {
-                add_clsact(&name)?;
-                TcAttachOptions::Netlink(NlOptions::default())
-            }
-        };
-        let what = |error: &ProgramError| {
-            let cause = std::io::Error::other(chain(error));
-            StepError::system(format!("can't attach to {name}"), cause)
-        };
-        let id = program
-            .attach_with_options(&name, TcAttachType::Ingress, options)
-            .map_err(|error| what(&error))?;
-        let link = program.take_link(id).map_err(|error| what(&error))?;
-        Ok(Self { _link: link })
-    }
-}
-
 /// Adds the qdisc, unless it is there.
 fn add_clsact(name: &str) -> Result<(), StepError> {
     match qdisc_add_clsact(name) {
         Ok(()) => Ok(()),
-        Err(error) if chain(&error).contains(Errno::EEXIST.desc()) => Ok(()),
+        Err(error) if is_there(&error) => Ok(()),
         Err(error) => Err(StepError::system(
             format!("can't add the qdisc clsact to {name}"),
             std::io::Error::other(chain(&error)),
         )),
     }
+}
+
+fn is_there(error: &TcError) -> bool {
+    chain(error).contains(Errno::EEXIST.desc())
+}
+
+/// Removes the filter with this handle; there mostly is none.
+fn remove_leftover(name: &str, handle: TcHandle) {
+    let link = SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, handle, None);
+    // Dropping it detaches it.
+    drop(link);
 }
