@@ -6,7 +6,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::{config::load::LoadError, daemon::DaemonError, traffic};
+use crate::{
+    config::load,
+    daemon::{DaemonError, SelectError},
+    datapath::{StepError, ebpf::LoadError},
+    traffic,
+};
 
 mod check;
 mod recv;
@@ -80,16 +85,14 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Class::Permission => PERMISSION,
         };
     }
-    if let Some(error) = error.downcast_ref::<LoadError>() {
+    if let Some(error) = error.downcast_ref::<load::LoadError>() {
         return error.exit_code();
     }
     if let Some(error) = error.downcast_ref::<DaemonError>() {
         return match error {
-            DaemonError::Select(error) if error.is_permission() => PERMISSION,
-            DaemonError::Select(error) if error.is_kernel() => KERNEL,
+            DaemonError::Select(error) => selection(error),
             DaemonError::Settle(error) if error.is_in_the_rules() => RULES,
-            DaemonError::Select(_)
-            | DaemonError::Settle(_)
+            DaemonError::Settle(_)
             | DaemonError::Links(_)
             | DaemonError::Datapath(_)
             | DaemonError::System(_) => SYSTEM,
@@ -99,6 +102,22 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(io::ErrorKind::PermissionDenied) => PERMISSION,
         Some(_) => SYSTEM,
         None => INTERNAL,
+    }
+}
+
+fn selection(error: &SelectError) -> u8 {
+    match error {
+        SelectError::Ebpf(LoadError::Permission) => PERMISSION,
+        SelectError::Ebpf(LoadError::Kernel(_)) => KERNEL,
+        SelectError::Ebpf(LoadError::Hook(error)) | SelectError::Ring(error) => match error {
+            StepError::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                PERMISSION
+            }
+            _ => SYSTEM,
+        },
+        SelectError::LocalDrop(_) => RULES,
     }
 }
 

@@ -1,9 +1,13 @@
 //! Which datapath makes the copies.
 
 use super::Settings;
-use crate::datapath::{
-    Datapath,
-    ebpf::{Ebpf, Hook, LoadError},
+use crate::{
+    config::model::{DatapathChoice, Local, Relay},
+    datapath::{
+        Datapath, StepError,
+        ebpf::{Ebpf, Hook, LoadError},
+        ring::Ring,
+    },
 };
 
 /// A datapath, and what the plan has to know of it.
@@ -17,9 +21,17 @@ pub struct Selected {
 /// Why there is no datapath.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectError {
-    /// The TC program.
+    /// Not the TC program.
     #[error(transparent)]
     Ebpf(#[from] LoadError),
+    /// Not packet sockets.
+    #[error("{0}: run mcr as root, or with CAP_NET_RAW")]
+    Ring(StepError),
+    /// A relay wants what packet sockets can't do.
+    #[error(
+        "relay {0}: `local: drop` needs the datapath tc: a packet socket gets a copy of a frame and can't keep it from the host"
+    )]
+    LocalDrop(String),
 }
 
 /// Gets the datapath that was asked for, or the best one there is.
@@ -28,7 +40,31 @@ pub enum SelectError {
 ///
 /// [`SelectError`]: what was asked for can't be had, or nothing can.
 pub fn select(settings: &Settings) -> Result<Selected, SelectError> {
-    Ok(tc(settings)?)
+    match settings.datapath {
+        DatapathChoice::Tc => Ok(tc(settings)?),
+        DatapathChoice::AfPacket => match wants_drop(&settings.relays) {
+            Some(relay) => Err(SelectError::LocalDrop(relay.name.clone())),
+            None => ring().map_err(SelectError::Ring),
+        },
+        DatapathChoice::Auto => match tc(settings) {
+            Ok(selected) => Ok(selected),
+            Err(why) if wants_drop(&settings.relays).is_some() => Err(why.into()),
+            Err(why) => match ring() {
+                Ok(selected) => {
+                    tracing::warn!(
+                        "packet sockets make the copies, at about five times the cost: {why}"
+                    );
+                    Ok(selected)
+                }
+                Err(_) => Err(why.into()),
+            },
+        },
+    }
+}
+
+/// The first relay that keeps frames from the host.
+fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
+    relays.iter().find(|relay| relay.local == Local::Drop)
 }
 
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
@@ -39,18 +75,9 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     })
 }
 
-impl SelectError {
-    /// Whether it is for want of a permission.
-    #[must_use]
-    pub fn is_permission(&self) -> bool {
-        let Self::Ebpf(error) = self;
-        matches!(error, LoadError::Permission)
-    }
-
-    /// Whether the kernel lacks something.
-    #[must_use]
-    pub fn is_kernel(&self) -> bool {
-        let Self::Ebpf(error) = self;
-        matches!(error, LoadError::Kernel(_))
-    }
+fn ring() -> Result<Selected, StepError> {
+    Ok(Selected {
+        back_end: Box::new(Ring::new()?),
+        leased: false,
+    })
 }

@@ -1,0 +1,150 @@
+//! Which port the fragments of a datagram go to.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::{Duration, Instant},
+};
+
+use mcr_common::table::{FRAGMENT_TIMEOUT, FragmentKey};
+
+/// The first fragments seen lately, at most so many. For a new one, the first that was not
+/// asked for since the last time round is forgotten (the clock algorithm, close to the least
+/// recently used and without a list).
+#[derive(Debug)]
+pub(super) struct Fragments {
+    /// Index into `entries`. Keys come from the network, so the hasher is the keyed one.
+    index: HashMap<FragmentKey, usize>,
+    entries: Vec<Fragment>,
+    hand: usize,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Fragment {
+    key: FragmentKey,
+    port: u16,
+    seen: Instant,
+    /// Whether it was asked for since the hand passed.
+    used: bool,
+}
+
+impl Fragments {
+    /// Room for `capacity` first fragments, at least one.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            index: HashMap::new(),
+            entries: Vec::new(),
+            hand: 0,
+            capacity: capacity.max(1),
+        }
+    }
+
+    /// Remembers that a datagram goes to `port`.
+    pub(super) fn learn(&mut self, key: &FragmentKey, port: u16, now: Instant) {
+        let fragment = Fragment {
+            key: *key,
+            port,
+            seen: now,
+            used: false,
+        };
+        if let Some(known) = self.index.get(key) {
+            self.entries[*known] = fragment;
+        } else if self.entries.len() < self.capacity {
+            self.index.insert(*key, self.entries.len());
+            self.entries.push(fragment);
+        } else {
+            let place = self.make_room(now);
+            self.index.remove(&self.entries[place].key);
+            self.index.insert(*key, place);
+            self.entries[place] = fragment;
+        }
+    }
+
+    /// The port a datagram goes to, if its first fragment was seen lately.
+    pub(super) fn port(&mut self, key: &FragmentKey, now: Instant) -> Option<u16> {
+        let Entry::Occupied(entry) = self.index.entry(*key) else {
+            return None;
+        };
+        let fragment = &mut self.entries[*entry.get()];
+        fragment.used = true;
+        (!expired(fragment, now)).then_some(fragment.port)
+    }
+
+    /// The entry to be forgotten. Ends after two rounds at most, because the first one leaves
+    /// no entry used.
+    fn make_room(&mut self, now: Instant) -> usize {
+        loop {
+            let place = self.hand;
+            self.hand = (self.hand + 1) % self.capacity;
+            let fragment = &mut self.entries[place];
+            if !fragment.used || expired(fragment, now) {
+                return place;
+            }
+            fragment.used = false;
+        }
+    }
+}
+
+fn expired(fragment: &Fragment, now: Instant) -> bool {
+    now.saturating_duration_since(fragment.seen) >= Duration::from_nanos(FRAGMENT_TIMEOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::Ipv4Addr,
+        time::{Duration, Instant},
+    };
+
+    use mcr_common::table::{FRAGMENT_TIMEOUT, FragmentKey};
+
+    use super::Fragments;
+
+    fn key(identification: u32) -> FragmentKey {
+        let group = Ipv4Addr::new(239, 1, 1, 1);
+        FragmentKey::v4(1, Ipv4Addr::LOCALHOST, group, identification)
+    }
+
+    #[test]
+    fn a_port_is_remembered_until_it_expires() {
+        let mut fragments = Fragments::new(4);
+        let start = Instant::now();
+        let timeout = Duration::from_nanos(FRAGMENT_TIMEOUT);
+        fragments.learn(&key(1), 5000, start);
+        let last = start + Duration::from_nanos(FRAGMENT_TIMEOUT - 1);
+        assert_eq!(fragments.port(&key(1), last), Some(5000));
+        assert_eq!(fragments.port(&key(2), last), None);
+        assert_eq!(fragments.port(&key(1), start + timeout), None);
+        fragments.learn(&key(1), 5001, start + timeout);
+        assert_eq!(fragments.port(&key(1), start + timeout), Some(5001));
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_forgotten_first() {
+        let mut fragments = Fragments::new(4);
+        let now = Instant::now();
+        for id in 0..4 {
+            fragments.learn(&key(id), 5000, now);
+        }
+        assert_eq!(fragments.port(&key(0), now), Some(5000));
+        assert_eq!(fragments.port(&key(2), now), Some(5000));
+        fragments.learn(&key(4), 5000, now);
+        fragments.learn(&key(5), 5000, now);
+        let left: Vec<_> = (0..6)
+            .filter(|id| fragments.port(&key(*id), now).is_some())
+            .collect();
+        assert_eq!(left, [0, 2, 4, 5]);
+    }
+
+    #[test]
+    fn the_table_never_outgrows_its_capacity() {
+        let mut fragments = Fragments::new(8);
+        let now = Instant::now();
+        for id in 0..100 {
+            fragments.learn(&key(id), 1, now);
+            assert_eq!(fragments.port(&key(id), now), Some(1));
+            assert!(fragments.entries.len() <= 8);
+            assert_eq!(fragments.index.len(), fragments.entries.len());
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! One thread per ingress link. It owns everything it needs, so that no frame waits for a lock;
+//! what changes is told to it by messages.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, TryRecvError},
+    },
+    thread::{self, JoinHandle},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        socket::{getsockopt, sockopt::SocketError},
+    },
+};
+
+use super::{
+    exit::Headers,
+    filter,
+    losses::Losses,
+    relay::Relay,
+    sys::{Geometry, Receiver, Socket},
+    tables::{Change, State},
+};
+use crate::datapath::Counters;
+
+/// The ring of an ingress link.
+///
+/// A block holds the largest frame there is, 64 KiB of segments to be cut, with its headers; the
+/// next power of two. All blocks together are 4 MiB: 30 ms of a gigabit, longer than a worker is
+/// kept from its CPU on a busy host, and little enough for a hundred ingress links. A block is
+/// handed over after 1 ms, the shortest there is: that is the delay of frames that come one by
+/// one.
+const GEOMETRY: Geometry = Geometry {
+    block: 128 << 10,
+    blocks: 32,
+    timeout: 1,
+};
+
+enum Message {
+    Change(Change),
+    /// Send what was counted.
+    Count(mpsc::Sender<Counters>),
+}
+
+/// The thread of an ingress link, as the others see it. It ends when this is dropped.
+pub(super) struct Worker {
+    /// `None` while it is being stopped: the end of the channel is the end of the thread.
+    inbox: Option<mpsc::Sender<Message>>,
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<Counters>>,
+}
+
+impl Worker {
+    /// Opens the receive ring of a link and relays what arrives there, as `state` says.
+    pub(super) fn start(ifindex: u32, state: State) -> io::Result<Self> {
+        let mut socket = Socket::new()?;
+        socket.set_filter(filter::program())?;
+        // Linux 4.20. What this host sends is not relayed, copies least of all.
+        socket.set_option(libc::PACKET_IGNORE_OUTGOING, 1)?;
+        // Segmented UDP: Linux 6.2. Before, such frames are lost, and counted as such.
+        socket.set_option(libc::PACKET_VNET_HDR, 1)?;
+        let receiver = Receiver::new(socket, ifindex, GEOMETRY)?;
+        let bell = Arc::new(Bell::new()?);
+        let (inbox, messages) = mpsc::channel();
+        let answering = Arc::clone(&bell);
+        let thread = thread::Builder::new()
+            .name(format!("mcr-ring-{ifindex}"))
+            .spawn(move || {
+                Thread {
+                    relay: Relay::new(ifindex, state),
+                    headers: Headers::new(),
+                    losses: Losses::new(ifindex),
+                    receiver,
+                    messages,
+                    bell: answering,
+                }
+                .run(ifindex)
+            })?;
+        Ok(Self {
+            inbox: Some(inbox),
+            bell,
+            thread: Some(thread),
+        })
+    }
+
+    /// Carries out a change before any frame that arrives from now on.
+    pub(super) fn change(&self, change: Change) {
+        self.send(Message::Change(change));
+    }
+
+    /// Sends what was counted by everything before, in a while. Nothing, if the thread has
+    /// ended.
+    pub(super) fn count(&self, reply: mpsc::Sender<Counters>) {
+        self.send(Message::Count(reply));
+    }
+
+    fn send(&self, message: Message) {
+        // A thread that has ended has said why.
+        if let Some(inbox) = &self.inbox
+            && inbox.send(message).is_ok()
+        {
+            self.bell.ring();
+        }
+    }
+
+    /// Ends the thread and returns what it has counted.
+    pub(super) fn stop(mut self) -> Counters {
+        self.end()
+    }
+
+    fn end(&mut self) -> Counters {
+        drop(self.inbox.take());
+        self.bell.ring();
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended.and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Wakes a thread that waits for frames, at most once for all the messages it has not read.
+struct Bell {
+    rung: AtomicBool,
+    event: EventFd,
+}
+
+impl Bell {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            rung: AtomicBool::new(false),
+            event: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+        })
+    }
+
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // It can only fail if it has been rung 2^64 times without an answer.
+            let _ = self.event.write(1);
+        }
+    }
+
+    /// Whether it has rung since the last call.
+    fn answer(&self) -> bool {
+        self.rung.swap(false, Ordering::AcqRel)
+    }
+}
+
+struct Thread {
+    relay: Relay,
+    headers: Headers,
+    losses: Losses,
+    receiver: Receiver,
+    messages: mpsc::Receiver<Message>,
+    bell: Arc<Bell>,
+}
+
+impl Thread {
+    fn run(mut self, ifindex: u32) -> Counters {
+        while !self.bell.answer() || self.read_messages() {
+            if self.relay() {
+                continue;
+            }
+            if let Err(error) = self.wait() {
+                tracing::warn!(ifindex, %error, "nothing is relayed from this link any more");
+                break;
+            }
+        }
+        self.losses.take(self.receiver.socket());
+        self.losses.report();
+        self.relay.counters()
+    }
+
+    /// Relays the frames of the next block; `false` if there is none yet.
+    fn relay(&mut self) -> bool {
+        let Some(block) = self.receiver.next() else {
+            return false;
+        };
+        self.relay.block(&block, &mut self.headers);
+        let losing = block.losing;
+        drop(block);
+        if losing {
+            self.losses.take(self.receiver.socket());
+        }
+        true
+    }
+
+    /// Does what it was told; `false`: there is nobody left to tell it anything.
+    fn read_messages(&mut self) -> bool {
+        loop {
+            match self.messages.try_recv() {
+                Ok(Message::Change(change)) => self.relay.change(change),
+                // Whoever asked may have gone.
+                Ok(Message::Count(reply)) => drop(reply.send(self.relay.counters())),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Waits for frames or messages.
+    fn wait(&mut self) -> io::Result<()> {
+        let socket = self.receiver.socket();
+        let mut both = [
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.bell.event.as_fd(), PollFlags::POLLIN),
+        ];
+        let timeout = match self.losses.due() {
+            Some(due) => PollTimeout::try_from(due).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        match poll(&mut both, timeout) {
+            Ok(0) => self.losses.report(),
+            Ok(_) => {
+                let [frames, rung] = both.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+                if !rung.is_empty() {
+                    self.bell.event.read()?;
+                }
+                // The link is down or gone. It comes back, or it is taken from this worker.
+                if frames.contains(PollFlags::POLLERR) {
+                    let error = Errno::from_raw(getsockopt(socket, SocketError)?);
+                    self.losses.interrupted(error);
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
