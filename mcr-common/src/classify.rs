@@ -14,7 +14,8 @@ pub trait Tables {
     fn route6(&self, key: &RouteKey6) -> Option<u32>;
     /// What is done with frames of this slot.
     fn slot(&self, id: u32) -> Option<Slot>;
-    /// Remembers the destination port of a datagram of which the first fragment was relayed.
+    /// Remembers the destination port of a datagram of which the first fragment matched a
+    /// relay, or has the identification of one that did.
     fn learn_fragment(&self, key: &FragmentKey, port: u16);
     /// The destination port remembered for a datagram, for
     /// [`crate::table::FRAGMENT_TIMEOUT`] at most.
@@ -108,17 +109,32 @@ pub fn look_up<T: Tables>(
     let found = match packet.addresses {
         Addresses::V4 { source, group, .. } => {
             let key = RouteKey4::new(ingress, group, source, port);
-            find(key, link.v4, port, tables)
+            find(
+                key,
+                possible(link.v4, source.is_unspecified()),
+                port,
+                tables,
+            )
         }
         Addresses::V6 { source, group } => {
             let key = RouteKey6::new(ingress, group, source, port);
-            find(key, link.v6, port, tables)
+            find(
+                key,
+                possible(link.v6, source.is_unspecified()),
+                port,
+                tables,
+            )
         }
     };
-    let id = found?;
     if let Some(identification) = first {
-        tables.learn_fragment(&fragment(ingress, packet, identification), port);
+        let key = fragment(ingress, packet, identification);
+        // An unwanted datagram whose identification a wanted one had before takes its place,
+        // or its later fragments would be relayed.
+        if found.is_ok() || tables.fragment_port(&key).is_some() {
+            tables.learn_fragment(&key, port);
+        }
     }
+    let id = found?;
     let slot = tables.slot(id).ok_or(Reason::NoRelay)?;
     let drop_local = slot.drop_local != 0;
     if slot.set == EMPTY_SET {
@@ -132,6 +148,17 @@ pub fn look_up<T: Tables>(
         set: slot.set,
         drop_local,
     })
+}
+
+/// The kinds of routes that can match. No route names the unspecified source: in a key it
+/// stands for any, so that a key made from it would find wider routes before their turn.
+#[inline(always)]
+fn possible(kinds: Kinds, from_unspecified: bool) -> Kinds {
+    if from_unspecified {
+        kinds.without(Kinds::WITH_SOURCE)
+    } else {
+        kinds
+    }
 }
 
 /// The slot of a datagram to `port`, `key` being its most specific key: that of the most

@@ -117,11 +117,21 @@ impl Basis {
         })
     }
 
-    /// The TTL or hop limit the frame came with, to be written back after a copy.
+    /// The TTL or hop limit the frame came with, to be written back after a copy, with the
+    /// checksum it came with: 0 and 0xffff mean the same, but are not the same bytes.
     #[must_use]
     #[inline(always)]
     pub fn original_hop(&self) -> HopRewrite {
-        self.hop(self.hop_limit)
+        match self.family {
+            Family::V4 { protocol, checksum } => {
+                let [high, low] = checksum.to_be_bytes();
+                HopRewrite::V4 {
+                    offset: self.network as usize + 8,
+                    bytes: [self.hop_limit, protocol, high, low],
+                }
+            }
+            Family::V6 => self.hop(self.hop_limit),
+        }
     }
 
     /// The addresses of a copy. The destination is made from the group (RFC 1112 section 6.4,

@@ -7,6 +7,7 @@
 pub mod diff;
 mod intern;
 mod planner;
+mod redefine;
 mod resolve;
 pub mod table;
 pub mod world;

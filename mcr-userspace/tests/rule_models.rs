@@ -105,15 +105,21 @@ fn sixty_four_egresses_are_taken() {
 
 #[test]
 fn ten_thousand_relays_and_ten_thousand_groups_are_read() {
-    let mut text = "version: 1\nrelays:\n".to_owned();
     let groups: Vec<_> = (0..10_000)
         .map(|i| format!("239.1.{}.{}", i / 256, i % 256))
         .collect();
-    for (number, group) in groups.iter().enumerate() {
-        text += &format!("- {{name: r{number}, from: eth0, to: [br0, br1], groups: {group}}}\n");
-    }
-    let list = groups.join(", ");
-    text += &format!("- {{name: all, from: eth0, to: br2, groups: [{list}]}}\n");
+    let relays: Vec<_> = groups
+        .iter()
+        .enumerate()
+        .map(|(n, group)| {
+            format!("- {{name: r{n}, from: eth0, to: [br0, br1], groups: {group}}}\n")
+        })
+        .collect();
+    let text = format!(
+        "version: 1\nrelays:\n{}- {{name: all, from: eth0, to: br2, groups: [{}]}}\n",
+        relays.concat(),
+        groups.join(", ")
+    );
     let rules = rules(&text);
     assert_eq!(rules.relays.len(), 10_001);
     assert_eq!(rules.relays[10_000].groups.len(), 10_000);

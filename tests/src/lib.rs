@@ -9,14 +9,19 @@
 //! - [`Topology`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
+//!
+//! [`oracle`] and [`fixtures`] need no privileges: a naive model of the contract with the user, and
+//! frames with what must become of them.
 
 mod capture;
+pub mod fixtures;
 mod frame;
 mod inject;
 mod lines;
 mod links;
 mod mcr;
 mod netns;
+pub mod oracle;
 mod process;
 mod topology;
 mod traffic;

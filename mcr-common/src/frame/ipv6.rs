@@ -128,16 +128,22 @@ fn step<F: Frame>(frame: &F, walk: &mut Walk, end: usize) -> Result<Step, Reason
             walk.offset += 8;
             walk.next = next;
             if offset != 0 {
-                // What follows is the middle of a datagram. Only the fragment header's own
-                // word tells that it is UDP.
-                return if next == udp::PROTOCOL {
-                    Ok(Step::LaterFragment(identification))
-                } else {
-                    Err(Reason::NotUdp)
+                // What follows is the middle of a datagram. The type is that of the header
+                // the first fragment begins with: UDP, or one that UDP may follow.
+                return match next {
+                    udp::PROTOCOL
+                    | HOP_BY_HOP
+                    | ROUTING
+                    | FRAGMENT
+                    | AUTHENTICATION
+                    | DESTINATION_OPTIONS => Ok(Step::LaterFragment(identification)),
+                    PIM => Err(Reason::Control),
+                    _ => Err(Reason::NotUdp),
                 };
             }
             if more {
-                walk.fragment = Some(identification);
+                // Fragments that were fragmented again arrive under the outer identification.
+                walk.fragment.get_or_insert(identification);
             }
             Ok(Step::Extension)
         }

@@ -23,6 +23,8 @@ impl Kinds {
     pub const GROUP_PORT: Self = Self(4);
     /// The group alone is given.
     pub const GROUP: Self = Self(8);
+    /// The kinds that look at the source.
+    pub const WITH_SOURCE: Self = Self(1 | 2);
     /// The kinds that look at the port.
     pub const WITH_PORT: Self = Self(1 | 4);
 
@@ -48,6 +50,13 @@ impl Kinds {
     #[must_use]
     pub const fn with(self, kinds: Self) -> Self {
         Self(self.0 | kinds.0)
+    }
+
+    /// These, but not those.
+    #[must_use]
+    #[inline(always)]
+    pub const fn without(self, kinds: Self) -> Self {
+        Self(self.0 & !kinds.0)
     }
 }
 

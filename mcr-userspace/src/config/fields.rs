@@ -15,8 +15,9 @@ pub(super) struct Schema {
     pub(super) what: &'static str,
     /// The fields it has.
     pub(super) fields: &'static [&'static str],
-    /// The fields it will have: part of the contract, but not in force yet.
-    pub(super) later: &'static [&'static str],
+    /// The fields it will have, part of the contract but not in force yet, each with the field
+    /// that is not missing beside it, if there is one.
+    pub(super) later: &'static [(&'static str, Option<&'static str>)],
     /// Fields that belong elsewhere, and where.
     pub(super) elsewhere: &'static [(&'static [&'static str], &'static str)],
 }
@@ -72,9 +73,7 @@ impl Schema {
             if let Some(&name) = self.fields.iter().find(|name| **name == text.as_ref()) {
                 found.entries.insert(name, (key.span, value));
             } else {
-                found
-                    .meant
-                    .extend(nearest(text, self.fields.iter().copied()));
+                found.meant.extend(self.meant(text));
                 problems.push(key.span, self.stranger(text));
             }
         }
@@ -98,9 +97,17 @@ impl Schema {
         problems.add(node.span, Kind::NotAMapping, message);
     }
 
+    /// The field in whose place an unknown one stands.
+    fn meant(&self, name: &str) -> Option<&'static str> {
+        match self.later.iter().find(|(later, _)| *later == name) {
+            Some((_, instead)) => *instead,
+            None => nearest(name, self.fields.iter().copied()),
+        }
+    }
+
     /// What is wrong with a field that isn't one of `fields`.
     fn stranger(&self, name: &str) -> Problem {
-        if self.later.contains(&name) {
+        if self.later.iter().any(|(later, _)| *later == name) {
             return Problem::not_in_force(&format!("{} of {}", quote(name), self.what));
         }
         let elsewhere = self
@@ -111,8 +118,7 @@ impl Schema {
             let message = format!("{} is not a field of {}: {place}", quote(name), self.what);
             return Problem::new(Kind::MisplacedField, message);
         }
-        let known = self.fields.iter().chain(self.later).copied();
-        let guess = nearest(name, known)
+        let guess = nearest(name, self.fields.iter().copied())
             .map_or_else(String::new, |guess| format!("; did you mean `{guess}`?"));
         let end = if guess.is_empty() { ";" } else { "" };
         let message = format!(

@@ -15,7 +15,12 @@ use super::{
 const FILE: Schema = Schema {
     what: "a rule file",
     fields: &["version", "datapath", "relays"],
-    later: &["limits", "control", "metrics", "persist"],
+    later: &[
+        ("limits", None),
+        ("control", None),
+        ("metrics", None),
+        ("persist", None),
+    ],
     elsewhere: &[(
         &[
             "name",

@@ -28,7 +28,7 @@ const RELAY: Schema = Schema {
         "host_frames",
         "join",
     ],
-    later: &["limit", "frames"],
+    later: &[("limit", None), ("frames", Some("groups"))],
     elsewhere: &[
         (
             &[
@@ -48,7 +48,11 @@ const RELAY: Schema = Schema {
 const INGRESS: Schema = Schema {
     what: "a link",
     fields: &["link"],
-    later: &["docker", "container", "match"],
+    later: &[
+        ("docker", Some("link")),
+        ("container", Some("link")),
+        ("match", Some("link")),
+    ],
     elsewhere: &[(
         &["group", "port", "source", "ttl", "dscp", "vlan", "unicast"],
         "edits stand with the links of `to`, and are not in force in this version yet",
@@ -60,16 +64,16 @@ const EGRESS: Schema = Schema {
     what: "a link to send to",
     fields: &["link"],
     later: &[
-        "docker",
-        "container",
-        "match",
-        "group",
-        "port",
-        "source",
-        "ttl",
-        "dscp",
-        "vlan",
-        "unicast",
+        ("docker", Some("link")),
+        ("container", Some("link")),
+        ("match", Some("link")),
+        ("group", None),
+        ("port", None),
+        ("source", None),
+        ("ttl", None),
+        ("dscp", None),
+        ("vlan", None),
+        ("unicast", None),
     ],
     elsewhere: &[],
 };

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::diagnostic::{Diagnostic, Severity, Span};
+use super::{
+    diagnostic::{Diagnostic, Severity, Span},
+    problem::Kind,
+};
 
 /// The most characters of a line that are shown before and after the beginning of a problem.
 const WINDOW: usize = 80;
@@ -68,8 +71,15 @@ impl fmt::Display for Report {
                 writeln!(f, "    {}\n    {}", excerpt.line, excerpt.mark)?;
             }
         }
+        let more = |severity| {
+            let mark = |d: &Diagnostic| matches!(d.kind, Kind::MoreErrors | Kind::MoreWarnings);
+            self.diagnostics()
+                .any(|d| d.severity == severity && mark(d))
+        };
         let counted = |severity| match self.count(severity) {
             1 => format!("1 {severity}"),
+            // The last one is only the number of those that are not shown.
+            n if more(severity) => format!("more than {} {severity}s", n - 1),
             n => format!("{n} {severity}s"),
         };
         let (errors, warnings) = (counted(Severity::Error), counted(Severity::Warning));

@@ -13,6 +13,7 @@
 //! Copies point into the ring; only edited headers are copied. What the kernel has left for
 //! later (unfinished checksums, segmentation) goes with each copy as it came.
 
+mod closer;
 mod exit;
 mod filter;
 mod fragments;
@@ -36,6 +37,7 @@ use mcr_common::table::{
 };
 
 use self::{
+    closer::Closer,
     exit::Port,
     sys::Socket,
     tables::{Change, State},
@@ -55,6 +57,7 @@ pub struct Ring {
     slots: BTreeMap<u32, Slot>,
     sets: BTreeMap<u32, Arc<[u32]>>,
     exits: BTreeMap<u32, (Egress, Arc<Port>)>,
+    closer: Closer,
 }
 
 impl Ring {
@@ -73,6 +76,7 @@ impl Ring {
             slots: BTreeMap::new(),
             sets: BTreeMap::new(),
             exits: BTreeMap::new(),
+            closer: Closer::start().map_err(|error| StepError::system("start a thread", error))?,
         })
     }
 
@@ -95,12 +99,13 @@ impl Ring {
             worker.change(Change::Link(link));
             return Ok(());
         }
-        let worker = Worker::start(ifindex, self.state(ifindex, link)).map_err(|error| {
-            StepError::system(
-                format!("open a receive ring on the link with index {ifindex}"),
-                error,
-            )
-        })?;
+        let worker = Worker::start(ifindex, self.state(ifindex, link), self.closer.clone())
+            .map_err(|error| {
+                StepError::system(
+                    format!("open a receive ring on the link with index {ifindex}"),
+                    error,
+                )
+            })?;
         self.workers.insert(ifindex, worker);
         Ok(())
     }
@@ -186,12 +191,14 @@ impl Ring {
         let ifindex = egress.ifindex();
         match self.exits.get(&id) {
             Some((old, port)) if old.ifindex() == ifindex => Ok(Arc::clone(port)),
-            _ => Port::open(ifindex).map(Arc::new).map_err(|error| {
-                StepError::system(
-                    format!("open a socket that sends on the link with index {ifindex}"),
-                    error,
-                )
-            }),
+            _ => Port::open(ifindex, &self.closer)
+                .map(Arc::new)
+                .map_err(|error| {
+                    StepError::system(
+                        format!("open a socket that sends on the link with index {ifindex}"),
+                        error,
+                    )
+                }),
         }
     }
 

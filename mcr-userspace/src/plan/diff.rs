@@ -1,6 +1,6 @@
 //! The steps from one table to another.
 
-use std::{collections::BTreeMap, fmt};
+use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
 use mcr_common::table::{Egress, EgressSet, Link, RouteKey4, RouteKey6, Slot};
 
@@ -80,23 +80,68 @@ impl fmt::Display for Op {
 }
 
 /// The steps that lead from `old` to `new`, in an order that never leaves a frame with half a
-/// rule: what is pointed to is there before what points to it, and goes after it.
+/// rule.
+///
+/// What is pointed to is there before what points to it, and goes after it. The datapath takes
+/// the most specific route it finds, so a narrow route comes before the wider ones that would
+/// hide less, and goes after them; a link knows of a kind of route for as long as there is one.
 #[must_use]
 pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
-    let mut come = Vec::new();
-    let mut go = Vec::new();
-    let mut entries = |ops: Entries| {
-        come.extend(ops.come);
-        go.push(ops.go);
+    let egresses = compare(&old.egresses, &new.egresses, Op::Egress);
+    let sets = compare(&old.sets, &new.sets, |c| Op::Set(Box::new(c)));
+    let slots = compare(&old.slots, &new.slots, Op::Slot);
+    let mut routes = compare(&old.routes4, &new.routes4, Op::Route4);
+    let routes6 = compare(&old.routes6, &new.routes6, Op::Route6);
+    routes.come.extend(routes6.come);
+    routes.go.extend(routes6.go);
+    routes.come.sort_by_key(|op| Reverse(specificity(op)));
+    routes.go.sort_by_key(specificity);
+    let both = both_kinds(&old.links, &new.links);
+    let links = compare(&old.links, &both, Op::Link);
+    let narrowed = compare(&both, &new.links, Op::Link);
+    let (attached, widened) = links.come.into_iter().partition(is_new);
+    [
+        egresses.come,
+        sets.come,
+        slots.come,
+        widened,
+        routes.come,
+        attached,
+        links.go,
+        routes.go,
+        narrowed.come,
+        slots.go,
+        sets.go,
+        egresses.go,
+    ]
+    .concat()
+}
+
+/// The new links, with the kinds of routes they had before beside those they will have.
+fn both_kinds(old: &BTreeMap<u32, Link>, new: &BTreeMap<u32, Link>) -> BTreeMap<u32, Link> {
+    let both = |(index, link): (&u32, &Link)| {
+        let before = old.get(index).unwrap_or(link);
+        let link = Link {
+            v4: link.v4.with(before.v4),
+            v6: link.v6.with(before.v6),
+            ..*link
+        };
+        (*index, link)
     };
-    entries(compare(&old.egresses, &new.egresses, Op::Egress));
-    entries(compare(&old.sets, &new.sets, |c| Op::Set(Box::new(c))));
-    entries(compare(&old.slots, &new.slots, Op::Slot));
-    entries(compare(&old.routes4, &new.routes4, Op::Route4));
-    entries(compare(&old.routes6, &new.routes6, Op::Route6));
-    entries(compare(&old.links, &new.links, Op::Link));
-    come.extend(go.into_iter().rev().flatten());
-    come
+    new.iter().map(both).collect()
+}
+
+fn is_new(op: &Op) -> bool {
+    matches!(op, Op::Link(Change { old: None, .. }))
+}
+
+/// Later in this order: found earlier. Whether a route gives the source, and the port.
+fn specificity(op: &Op) -> (bool, bool) {
+    match op {
+        Op::Route4(c) => (!c.key.source().is_unspecified(), c.key.port() != 0),
+        Op::Route6(c) => (!c.key.source().is_unspecified(), c.key.port() != 0),
+        _ => (false, false),
+    }
 }
 
 /// The changes of one table: what comes or changes, and what goes.

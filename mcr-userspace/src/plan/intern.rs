@@ -44,7 +44,8 @@ impl<T: Ord + Clone> Interner<T> {
         Ok(id)
     }
 
-    fn fresh(&mut self) -> Result<u32, Full> {
+    /// An id for a thing that had one, but may not keep it.
+    pub(super) fn fresh(&mut self) -> Result<u32, Full> {
         while self.taken.contains(&self.next) {
             self.next += 1;
         }

@@ -15,6 +15,7 @@ use mcr_common::{
 
 use super::{
     intern::{Full, Interner},
+    redefine::{redefined, rename},
     resolve::{Resolved, resolve, stacked},
     table::{Owner, Table},
     world::World,
@@ -190,6 +191,7 @@ fn join(relay: &Relay, resolved: &Resolved, joins: &mut BTreeSet<Join>) {
 /// Puts a table together.
 struct Builder<'a> {
     world: &'a World,
+    previous: &'a Table,
     table: Table,
     link_stats: Interner<u32>,
     slots: Interner<Owner>,
@@ -199,13 +201,14 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(world: &'a World, previous: &Table) -> Self {
+    fn new(world: &'a World, previous: &'a Table) -> Self {
         let links = previous.links.iter();
         let owners = previous.owners.iter();
         let sets = previous.sets.iter();
         let egresses = previous.egresses.iter();
         Self {
             world,
+            previous,
             table: Table::default(),
             link_stats: Interner::new(0, MAX_LINKS, links.map(|(i, link)| (*i, link.stats))),
             slots: Interner::new(0, MAX_SLOTS, owners.map(|(id, o)| (o.clone(), *id))),
@@ -227,6 +230,20 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        let redefined = redefined(self.previous, &self.table);
+        if redefined.is_empty() {
+            return Ok(self.table);
+        }
+        let mut names = BTreeMap::new();
+        for id in redefined {
+            let name = self.slots.fresh().map_err(|Full| PlanError::Full {
+                what: "combinations of relays",
+                limit: MAX_SLOTS,
+                relay: self.table.owners[&id].relays.join(", "),
+            })?;
+            names.insert(id, name);
+        }
+        rename(&mut self.table, &names);
         Ok(self.table)
     }
 

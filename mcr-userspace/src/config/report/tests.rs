@@ -93,3 +93,14 @@ fn an_empty_report_only_counts() {
     assert!(report.is_empty());
     assert_eq!(report.to_string(), "rules.yaml: 0 errors, 0 warnings");
 }
+
+#[test]
+fn says_that_not_everything_is_shown() {
+    let ports = vec!["0"; 1200].join(",");
+    let shown = report(&format!("{RELAY}  ports: [{ports}]\n")).to_string();
+    assert!(
+        shown.contains("error: 200 more errors are not shown"),
+        "{shown}"
+    );
+    assert!(shown.ends_with("rules.yaml: more than 1000 errors, 0 warnings"));
+}

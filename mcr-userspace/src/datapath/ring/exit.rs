@@ -1,6 +1,12 @@
 //! The way out: copies, collected per egress and sent many at a time.
 
-use std::{io, io::IoSlice, ops::Range, os::fd::AsFd as _, os::fd::AsRawFd as _, sync::Arc};
+use std::{
+    io,
+    io::IoSlice,
+    ops::Range,
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::Arc,
+};
 
 use mcr_common::{
     Basis, Reason, Rewrite,
@@ -9,10 +15,14 @@ use mcr_common::{
 };
 use nix::{
     errno::Errno,
-    sys::socket::{MsgFlags, MultiHeaders, sendmmsg, setsockopt, sockopt::SndBufForce},
+    sys::socket::{
+        MsgFlags, MultiHeaders, sendmmsg, setsockopt,
+        sockopt::{SndBuf, SndBufForce},
+    },
 };
 
 use super::{
+    closer::Closer,
     frames::{OFFLOAD_LENGTH, Received},
     sys::Socket,
 };
@@ -34,21 +44,44 @@ const EDITED: usize = ETHERNET_HEADER + 2 * VLAN_TAG + 12;
 pub(super) struct Port {
     /// `None`: the link was gone already, so every copy fails.
     socket: Option<Socket>,
+    closer: Closer,
 }
 
 impl Port {
     /// Opens the way out of the link with this interface index.
-    pub(super) fn open(ifindex: u32) -> io::Result<Self> {
+    pub(super) fn open(ifindex: u32, closer: &Closer) -> io::Result<Self> {
         let socket = Socket::new()?;
         socket.set_option(libc::PACKET_VNET_HDR, 1)?;
-        setsockopt(&socket, SndBufForce, &SEND_BUFFER)?;
-        match socket.bind(ifindex, 0) {
-            Ok(()) => Ok(Self {
-                socket: Some(socket),
-            }),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Self { socket: None }),
-            Err(error) => Err(error),
+        // Beyond what the administrator allows everybody (`net.core.wmem_max`), if this process
+        // may.
+        setsockopt(&socket, SndBufForce, &SEND_BUFFER)
+            .or_else(|_| setsockopt(&socket, SndBuf, &SEND_BUFFER))?;
+        let socket = match socket.bind(ifindex, 0) {
+            Ok(()) => Some(socket),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            socket,
+            closer: closer.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+impl Port {
+    /// The way out of a link that is gone.
+    pub(super) fn nowhere(closer: &Closer) -> Self {
+        Self {
+            socket: None,
+            closer: closer.clone(),
         }
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.closer.close(self.socket.take());
     }
 }
 
@@ -193,5 +226,52 @@ impl Headers {
             MsgFlags::MSG_DONTWAIT,
         )?;
         Ok(sent.count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mcr_common::{HopRewrite, Rewrite};
+
+    use super::{Copy, EDITED};
+    use crate::datapath::ring::frames::{OFFLOAD_LENGTH, Received};
+
+    const OFFLOAD: [u8; OFFLOAD_LENGTH] = [1, 5, 2, 3, 4, 5, 34, 0, 6, 0];
+    const FRAME_AT: usize = 300;
+
+    /// A block with a frame in it that counts upwards.
+    fn block(length: usize) -> Vec<u8> {
+        let mut block = vec![0xaa; FRAME_AT];
+        block.extend((0..=u8::MAX).cycle().take(length));
+        block.extend([0xbb; 50]);
+        block
+    }
+
+    /// The message that makes a copy of the frame of this length.
+    fn message(length: usize, rewrite: &Rewrite) -> Vec<u8> {
+        let block = block(length);
+        let bytes = &block[FRAME_AT..FRAME_AT + length];
+        let copy = Copy::new(&Received::new(bytes, FRAME_AT, &OFFLOAD), rewrite);
+        assert_eq!(copy.length(), length as u64);
+        let parts = copy.parts(&block);
+        parts.iter().flat_map(|part| part.to_vec()).collect()
+    }
+
+    #[test]
+    fn a_message_is_the_offload_header_and_the_edited_frame() {
+        let rewrite = Rewrite {
+            macs: [0xee; 12],
+            hop: Some(HopRewrite::V4 {
+                offset: 22 + 8,
+                bytes: [0xdd; 4],
+            }),
+        };
+        for length in [14, 33, EDITED, EDITED + 1, 1514, 65_000] {
+            let mut expected = block(length)[FRAME_AT..FRAME_AT + length].to_vec();
+            rewrite.apply(&mut expected);
+            let message = message(length, &rewrite);
+            assert_eq!(message[..OFFLOAD_LENGTH], OFFLOAD, "{length} bytes");
+            assert_eq!(message[OFFLOAD_LENGTH..], expected, "{length} bytes");
+        }
     }
 }

@@ -41,6 +41,20 @@ pub(super) struct Received<'a> {
     packet_type: u8,
 }
 
+#[cfg(test)]
+impl<'a> Received<'a> {
+    /// A frame to a group that lies in a block at `at`.
+    pub(super) const fn new(bytes: &'a [u8], at: usize, offload: &'a Offload) -> Self {
+        Self {
+            bytes,
+            at,
+            offload,
+            tag: None,
+            packet_type: libc::PACKET_MULTICAST,
+        }
+    }
+}
+
 impl Received<'_> {
     /// The frame as `mcr_common` reads it.
     pub(super) fn as_slice(&self) -> Slice<'_> {

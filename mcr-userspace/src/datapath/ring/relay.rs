@@ -38,19 +38,29 @@ impl Relay {
     /// Relays the frames of a block.
     pub(super) fn block(&mut self, block: &Block<'_>, headers: &mut Headers) {
         for frame in Frames::new(block.bytes, block.frames, block.first) {
-            if let Err(reason) = self.frame(&frame, block.bytes, headers) {
-                self.stats.reasons[reason.index()] += 1;
-            }
+            self.one(&frame, block.bytes, headers);
         }
+        self.flush(block.bytes, headers);
+    }
+
+    /// Relays a frame that lies in `block`. Copies may stay pending.
+    fn one(&mut self, frame: &Received<'_>, block: &[u8], headers: &mut Headers) {
+        if let Err(reason) = self.copy(frame, block, headers) {
+            self.stats.reasons[reason.index()] += 1;
+        }
+    }
+
+    /// Sends all copies that are pending.
+    fn flush(&mut self, block: &[u8], headers: &mut Headers) {
         for id in self.pending.drain(..) {
             if let Some(Some(exit)) = self.state.exits.get_mut(id as usize) {
-                exit.flush(block.bytes, headers);
+                exit.flush(block, headers);
             }
         }
     }
 
     /// Makes the copies of a frame that lies in `block`, or says why there are none.
-    fn frame(
+    fn copy(
         &mut self,
         frame: &Received<'_>,
         block: &[u8],
@@ -104,5 +114,115 @@ impl Relay {
                 .filter_map(|(id, exit)| Some((id, exit.as_ref()?.stats)))
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, sync::Arc};
+
+    use mcr_common::{
+        Reason,
+        table::{Egress, HopEdit, Kinds, Link, RouteKey4, Slot},
+    };
+
+    use super::{Change, Headers, Received, Relay, State};
+    use crate::datapath::{
+        Counters,
+        ring::{closer::Closer, exit::Port},
+    };
+
+    const INGRESS: u32 = 7;
+    /// No link has this index, so that every copy fails.
+    const NOWHERE: u32 = i32::MAX as u32;
+
+    /// A relay of one group to two egresses, one of which decrements the TTL.
+    fn relay() -> Relay {
+        let mut state = State::new(Link {
+            stats: 0,
+            v4: Kinds::GROUP,
+            v6: Kinds::NONE,
+            leased: 0,
+            padding: 0,
+        });
+        let any = Ipv4Addr::UNSPECIFIED;
+        let route = RouteKey4::new(INGRESS, Ipv4Addr::new(239, 1, 1, 1), any, 0);
+        let closer = Closer::start().unwrap();
+        for (id, hop) in [(4, HopEdit::Keep), (5, HopEdit::Decrement)] {
+            let port = Arc::new(Port::nowhere(&closer));
+            let egress = Egress::new(NOWHERE, 1500, None, hop);
+            state.change(Change::Egress(id, Some((egress, port))));
+        }
+        state.change(Change::Set(3, Some(Arc::from([4, 5]))));
+        let slot = Slot {
+            set: 3,
+            drop_local: 0,
+        };
+        state.change(Change::Slot(2, Some(slot)));
+        state.change(Change::Route4(route, Some(2)));
+        Relay::new(INGRESS, state)
+    }
+
+    /// A UDP datagram without payload.
+    fn frame(group: [u8; 4], ttl: u8) -> Vec<u8> {
+        let mut frame = vec![1, 0, 0x5e, 1, 1, 1, 2, 0, 0, 0, 0, 5, 8, 0];
+        frame.extend([0x45, 0, 0, 28, 0, 1, 0, 0, ttl, 17, 0, 0, 10, 0, 0, 2]);
+        frame.extend(group);
+        frame.extend([1, 0, 0x13, 0x88, 0, 8, 0, 0]);
+        frame
+    }
+
+    /// Counters after these frames.
+    fn after(relay: &mut Relay, frames: &[Vec<u8>]) -> Counters {
+        let mut headers = Headers::new();
+        for frame in frames {
+            relay.one(&Received::new(frame, 0, &[0; 10]), frame, &mut headers);
+            relay.flush(frame, &mut headers);
+        }
+        relay.counters()
+    }
+
+    #[test]
+    fn every_frame_and_every_copy_is_counted_once() {
+        let known = [239, 1, 1, 1];
+        let frames = [
+            frame(known, 9),
+            frame(known, 1),
+            frame([239, 1, 1, 2], 9),
+            vec![2; 60],
+        ];
+        let counted = after(&mut relay(), &frames);
+        let link = counted.links[&INGRESS];
+        assert_eq!(link.interest, 3);
+        assert_eq!(link.reasons[Reason::NoRelay.index()], 1);
+        assert_eq!(link.reasons.iter().sum::<u64>(), 1);
+        let slot = counted.slots[&2];
+        assert_eq!((slot.frames, slot.bytes, slot.expected), (2, 84, 4));
+        let [keep, decrement] = [4, 5].map(|id| counted.egresses[&id]);
+        assert_eq!(keep.copies + decrement.copies, 0);
+        assert_eq!(keep.reasons[Reason::EgressFailed.index()], 2);
+        assert_eq!(decrement.reasons[Reason::EgressFailed.index()], 1);
+        assert_eq!(decrement.reasons[Reason::HopLimit.index()], 1);
+    }
+
+    #[test]
+    fn counters_live_as_long_as_what_they_count() {
+        let mut relay = relay();
+        let one = [frame([239, 1, 1, 1], 9)];
+        let slot = Slot {
+            set: 3,
+            drop_local: 0,
+        };
+        after(&mut relay, &one);
+        relay.change(Change::Slot(2, Some(slot)));
+        assert_eq!(after(&mut relay, &one).slots[&2].frames, 2);
+        relay.change(Change::Slot(2, None));
+        let counted = after(&mut relay, &one);
+        assert!(!counted.slots.contains_key(&2));
+        assert_eq!(counted.links[&INGRESS].reasons[Reason::NoRelay.index()], 1);
+        relay.change(Change::Slot(2, Some(slot)));
+        assert_eq!(after(&mut relay, &one).slots[&2].frames, 1);
+        relay.change(Change::Egress(4, None));
+        assert!(!relay.counters().egresses.contains_key(&4));
     }
 }

@@ -22,6 +22,7 @@ use nix::{
 };
 
 use super::{
+    closer::Closer,
     exit::Headers,
     filter,
     losses::Losses,
@@ -60,7 +61,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Opens the receive ring of a link and relays what arrives there, as `state` says.
-    pub(super) fn start(ifindex: u32, state: State) -> io::Result<Self> {
+    pub(super) fn start(ifindex: u32, state: State, closer: Closer) -> io::Result<Self> {
         let mut socket = Socket::new()?;
         socket.set_filter(filter::program())?;
         // Linux 4.20. What this host sends is not relayed, copies least of all.
@@ -81,6 +82,7 @@ impl Worker {
                     receiver,
                     messages,
                     bell: answering,
+                    closer,
                 }
                 .run(ifindex)
             })?;
@@ -164,6 +166,7 @@ struct Thread {
     receiver: Receiver,
     messages: mpsc::Receiver<Message>,
     bell: Arc<Bell>,
+    closer: Closer,
 }
 
 impl Thread {
@@ -179,6 +182,7 @@ impl Thread {
         }
         self.losses.take(self.receiver.socket());
         self.losses.report();
+        self.closer.close(self.receiver);
         self.relay.counters()
     }
 

@@ -1,0 +1,24 @@
+//! The core of mcr against the naive model of its contract, without root.
+//!
+//! - `fixtures`: the fixture table, through the classifier and through the model
+//! - `relaying`: random worlds and frames, through plan, diff, apply, classifier and edits
+//! - `planning`: what holds between any two tables
+//!
+//! `PROPTEST_CASES` says how long they search.
+
+mod fixtures;
+mod frames;
+mod pipeline;
+mod planning;
+mod relaying;
+mod worlds;
+
+use proptest::test_runner::Config;
+
+/// As many cases as the environment asks for; the input that fails is printed, not kept.
+fn config() -> Config {
+    Config {
+        failure_persistence: None,
+        ..Config::default()
+    }
+}
