@@ -25,6 +25,9 @@ pub(crate) const UNPRIVILEGED: [&str; 3] = [
     "--package=xtask",
 ];
 
+/// The test of `mcr-tests` that needs no privileges either.
+const MODEL: &str = "model";
+
 /// What goes from the user's environment to test binaries behind sudo.
 const PASSED_ON: [&str; 4] = ["RUST_BACKTRACE", "RUST_LOG", "PROPTEST_CASES", "TMPDIR"];
 
@@ -82,7 +85,15 @@ fn unit(workspace: &Workspace, object: &Path, libtest: &[OsString]) -> Result<()
         .env(ebpf::OBJECT_VARIABLE, object)
         .arg("--")
         .args(libtest);
-    shell::run(&mut cargo).context("unit tests failed")
+    let unit = shell::run(&mut cargo).context("unit tests failed");
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["test", "--package=mcr-tests", "--test", MODEL])
+        .env(ebpf::OBJECT_VARIABLE, object)
+        .arg("--")
+        .args(libtest);
+    let model = shell::run(&mut cargo).context("the tests against the model failed");
+    unit.and(model)
 }
 
 /// Builds the end-to-end tests as the user and runs them as root with `environment`. All of them
@@ -106,7 +117,7 @@ pub(crate) fn end_to_end(
         .args(["test", "--no-run", "--package=mcr-tests"])
         .env(ebpf::OBJECT_VARIABLE, object);
     let mut tests = workspace::executables(&mut cargo)?;
-    tests.retain(|exe| exe.test);
+    tests.retain(|exe| exe.test && exe.name != MODEL);
     tests.sort_by(|a, b| a.name.cmp(&b.name));
 
     let mut environment = environment.to_vec();

@@ -14,7 +14,7 @@ use aya::{
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-pub use self::hook::Hook;
+pub use self::{hook::Hook, object::BYTES as OBJECT};
 use self::{
     hook::{Attacher, Attachment},
     maps::Maps,
@@ -60,7 +60,7 @@ impl Ebpf {
         // them says so.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
         let mut object = EbpfLoader::new()
-            .load(object::BYTES)
+            .load(OBJECT)
             .map_err(|error| from_ebpf(&error))?;
         let maps = Maps::take(&mut object).map_err(|error| LoadError::Kernel(chain(&error)))?;
         program(&mut object)

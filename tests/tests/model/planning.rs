@@ -87,22 +87,7 @@ proptest! {
         (before, after) in worlds::change(),
         frames in vec(plain(), 15),
     ) {
-        let old = in_force(&before, &Table::default());
-        let new = plan(&after, &old).expect("small").table;
-        let unchanged = unchanged(&before, &after);
-        let mut datapath = Fake { table: old.clone(), ..Fake::default() };
-        let limits: Vec<_> = frames
-            .iter()
-            .map(|frame| Limits::new(frame, [&old, &new], &unchanged))
-            .collect();
-        for op in diff(&old, &new) {
-            datapath.step(&op).expect("no step was told to fail");
-            assert_nothing_dangles(&datapath.table);
-            for (frame, limits) in frames.iter().zip(&limits) {
-                let between = outcome(&decide(&datapath.table, frame));
-                prop_assert!(limits.hold(&between), "after {}: {:?}: {:?}", op, frame, limits);
-            }
-        }
+        assert_no_gap(&before, &after, &frames);
     }
 
     #[test]
@@ -166,6 +151,34 @@ fn a_change_of_one_thing_among_many_is_a_few_steps() {
         ..world.relays[two].clone()
     };
     assert_steps(&table, &changed, &["change slot"]);
+}
+
+/// The same for every way in which relays of one group that ask for sources, ports, both or
+/// neither can come and go, beside another group of the same link.
+#[test]
+fn narrow_rules_come_and_go_without_a_gap() {
+    let mut all = crowd(5);
+    worlds::narrow(&mut all.relays);
+    let some = |chosen: u32| World {
+        relays: (0..5)
+            .filter(|number| chosen >> number & 1 == 1)
+            .map(|number| all.relays[number].clone())
+            .collect(),
+        ..all.clone()
+    };
+    let mut frames = Vec::new();
+    for source in SOURCES4 {
+        for group in &GROUPS4[..2] {
+            for port in [PORTS[0], 9] {
+                frames.push(frames::plain(2, source.into(), (*group).into(), port));
+            }
+        }
+    }
+    for before in 0..1 << 5 {
+        for after in 0..1 << 5 {
+            assert_no_gap(&some(before), &some(after), &frames);
+        }
+    }
 }
 
 /// So many relays between links 2 and 3, each with a group of its own.
@@ -305,6 +318,33 @@ fn unchanged(before: &World, after: &World) -> [World; 2] {
 struct Outcome {
     copies: BTreeSet<Copy>,
     drop_local: bool,
+}
+
+/// Every step on the way leaves each frame what unchanged relays ask for, and gives none more
+/// than the old or the new relays do.
+fn assert_no_gap(before: &World, after: &World, frames: &[Arrival]) {
+    let old = in_force(before, &Table::default());
+    let new = plan(after, &old).expect("small").table;
+    let unchanged = unchanged(before, after);
+    let mut datapath = Fake {
+        table: old.clone(),
+        ..Fake::default()
+    };
+    let limits: Vec<_> = frames
+        .iter()
+        .map(|frame| Limits::new(frame, [&old, &new], &unchanged))
+        .collect();
+    for op in diff(&old, &new) {
+        datapath.step(&op).expect("no step was told to fail");
+        assert_nothing_dangles(&datapath.table);
+        for (frame, limits) in frames.iter().zip(&limits) {
+            let between = outcome(&decide(&datapath.table, frame));
+            assert!(
+                limits.hold(&between),
+                "after {op}: {frame:?}: {between:?}: {limits:?}"
+            );
+        }
+    }
 }
 
 /// What may become of a frame between two tables.

@@ -56,7 +56,29 @@ proptest! {
     }
 }
 
-/// The property above would hold of frames that nobody wants, too. These are others: many
+proptest! {
+    #![proptest_config(config())]
+
+    /// Fragments alone, of datagrams that are alike, on links where everything is relayed.
+    #[test]
+    fn later_fragments_follow_their_first_one(
+        relays in vec(worlds::relay(), 2..6),
+        arrivals in vec(frames::fragment(), 1..40),
+    ) {
+        let world = worlds::willing(relays);
+        let table = in_force(&world, &Table::default());
+        let learnt = RefCell::default();
+        let memory = Memory { table: &table, fragments: &learnt };
+        let mut fragments = BTreeMap::new();
+        for arrival in arrivals {
+            let decided = memory.carry_out(&arrival);
+            let expected = judge(&world, &mut fragments, &arrival);
+            prop_assert_eq!(decided, expected, "of {:?}", arrival);
+        }
+    }
+}
+
+/// The first property would hold of frames that nobody wants, too. These are others: many
 /// are relayed, also by several relays at once, and every reason there is comes up.
 #[test]
 fn the_random_frames_reach_everything() {

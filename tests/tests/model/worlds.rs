@@ -69,6 +69,68 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
     )
 }
 
+/// A world of plain links, between all of which these relays relay whole groups of every
+/// source; only ports are still theirs to choose.
+pub(crate) fn willing(mut relays: Vec<Relay>) -> World {
+    let names = |names: &[&str]| -> Vec<LinkSelector> {
+        let names = names.iter().filter_map(|name| LinkName::new(name));
+        names.map(LinkSelector::Name).collect()
+    };
+    let all4 = GROUPS4.map(IpAddr::V4);
+    let all6 = GROUPS6.map(IpAddr::V6);
+    for (number, relay) in relays.iter_mut().enumerate() {
+        relay.name = format!("relay {number}");
+        relay.from = names(&NAMES[..2]);
+        relay.to = names(&NAMES[..3]);
+        relay.groups = all4
+            .iter()
+            .chain(&all6)
+            .copied()
+            .filter_map(Group::new)
+            .collect();
+        relay.sources.clear();
+    }
+    let links = IFINDEXES.into_iter().zip(NAMES).map(|(index, name)| {
+        let state = LinkState {
+            name: name.to_owned(),
+            alternative_names: Vec::new(),
+            kind: LinkKind::Software,
+            mac: [0x02, 0, 0, 0, 1, name.as_bytes()[0]],
+            mtu: 1500,
+            up: true,
+            master: None,
+            parent: None,
+        };
+        (index, state)
+    });
+    World {
+        relays,
+        links: links.collect(),
+        relay_mac: RELAY_MAC,
+        ..World::default()
+    }
+}
+
+/// Makes four relays ask for neither source nor port, a port, a source, and both, of the first
+/// group, and a fifth for a source of the second. Their copies differ in TTL.
+pub(crate) fn narrow(relays: &mut [Relay]) {
+    for (number, relay) in (0_u8..).zip(relays) {
+        let first = number < 4;
+        let source = !first || number & 2 != 0;
+        let port = first && number & 1 != 0;
+        relay.groups = Group::new(GROUPS4[usize::from(!first)].into())
+            .into_iter()
+            .collect();
+        relay.sources = source.then_some(SOURCES4[0].into()).into_iter().collect();
+        relay.ports = port
+            .then_some(PORTS[0])
+            .and_then(NonZeroU16::new)
+            .into_iter()
+            .collect();
+        relay.ttl = Ttl::Set(number + 1);
+    }
+}
+
 /// A world, and another that came out of it: some relays and links are as they were.
 pub(crate) fn change() -> impl Strategy<Value = (World, World)> {
     (world(), world(), vec(any::<bool>(), 9), any::<[bool; 3]>()).prop_map(

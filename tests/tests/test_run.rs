@@ -1,0 +1,174 @@
+//! The program in the kernel decides about every fixture as the fixture says, and so as the same
+//! code does on the host: each is given to `mcr_verdict` by `BPF_PROG_TEST_RUN`, and its word read
+//! from the map `mcr_observed`.
+//!
+//! What a test run can't carry is left to real links: VLAN tags in metadata, unfinished checksums,
+//! several datagrams in a frame, frames cut off in the IP header or before, jumbo frames.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, Pod, TestRun as _,
+    maps::{Array, HashMap, MapData},
+    programs::{SchedClassifier, TestRunOptions},
+};
+use mcr::{
+    datapath::ebpf::OBJECT,
+    plan::{Table, plan},
+};
+use mcr_common::table::Observed;
+use mcr_tests::{
+    Netns,
+    fixtures::{Expected, Fixture, HOST_MAC, fixtures, world},
+};
+
+/// The kernel takes test frames for ones that arrive on this link.
+const INGRESS: &str = "in";
+/// A frame of `BPF_PROG_TEST_RUN` lies in one page, beside headroom and `struct skb_shared_info` (`net/bpf/test_run.c`).
+const LONGEST: usize = 3500;
+/// `ifindex` in `struct __sk_buff` of `include/uapi/linux/bpf.h`.
+const IFINDEX: std::ops::Range<usize> = 40..44;
+/// A context up to and including `ifindex`; the kernel takes the rest for zero.
+const CONTEXT: usize = 44;
+
+/// The program with the fixtures' relays in its maps.
+struct Kernel {
+    object: Ebpf,
+    table: Table,
+    ingress: u32,
+}
+
+impl Kernel {
+    fn load(ingress: u32) -> Result<Self> {
+        let mut object = Ebpf::load(OBJECT)?;
+        // The egress links need not exist, since nothing is sent.
+        let world = world([ingress, ingress + 1000, ingress + 1001]);
+        let table = plan(&world, &Table::default())?.table;
+        fill_hash(&mut object, "mcr_links", &table.links)?;
+        fill_hash(&mut object, "mcr_routes4", &table.routes4)?;
+        fill_hash(&mut object, "mcr_routes6", &table.routes6)?;
+        fill_array(&mut object, "mcr_slots", &table.slots)?;
+        fill_array(&mut object, "mcr_sets", &table.sets)?;
+        fill_array(&mut object, "mcr_egresses", &table.egresses)?;
+        program(&mut object)?.load()?;
+        Ok(Self {
+            object,
+            table,
+            ingress,
+        })
+    }
+
+    fn decide(&mut self, frame: &[u8]) -> Result<Observed> {
+        let mut observed: Array<_, Observed> = self
+            .object
+            .map_mut("mcr_observed")
+            .context("no map")?
+            .try_into()?;
+        observed.set(0, Observed::default(), 0)?;
+        let mut context = [0; CONTEXT];
+        context[IFINDEX].copy_from_slice(&self.ingress.to_ne_bytes());
+        program(&mut self.object)?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        })?;
+        let observed: Array<_, Observed> = self
+            .object
+            .map("mcr_observed")
+            .context("no map")?
+            .try_into()?;
+        Ok(observed.get(&0, 0)?)
+    }
+
+    /// Whether the program's word is what was expected.
+    fn meets(&self, observed: Observed, expected: Expected) -> bool {
+        let dropped = |drop_local: bool| observed.drop_local == u32::from(drop_local);
+        match expected {
+            Expected::Pass => observed.outcome == Observed::PASS,
+            Expected::Refuse { reason, drop_local } => {
+                observed.outcome == Observed::REFUSE
+                    && observed.reason == reason as u32
+                    && dropped(drop_local)
+            }
+            Expected::Relay { relays, drop_local } => {
+                let owner = self.table.owners.get(&observed.slot);
+                observed.outcome == Observed::RELAY
+                    && owner.is_some_and(|owner| owner.relays.iter().eq(relays))
+                    && dropped(drop_local)
+            }
+        }
+    }
+}
+
+fn program(object: &mut Ebpf) -> Result<&mut SchedClassifier> {
+    Ok(object
+        .program_mut("mcr_verdict")
+        .context("no program")?
+        .try_into()?)
+}
+
+fn fill_hash<K: Pod, V: Pod>(
+    object: &mut Ebpf,
+    name: &str,
+    entries: &BTreeMap<K, V>,
+) -> Result<()> {
+    let mut map: HashMap<&mut MapData, K, V> =
+        object.map_mut(name).context("no map")?.try_into()?;
+    for (key, value) in entries {
+        map.insert(key, value, 0)?;
+    }
+    Ok(())
+}
+
+fn fill_array<V: Pod>(object: &mut Ebpf, name: &str, entries: &BTreeMap<u32, V>) -> Result<()> {
+    let mut map: Array<&mut MapData, V> = object.map_mut(name).context("no map")?.try_into()?;
+    for (index, value) in entries {
+        map.set(*index, value, 0)?;
+    }
+    Ok(())
+}
+
+/// Whether a test run can carry the frame as it is: it wants a whole IP header behind a type that
+/// announces one (`net/bpf/test_run.c`).
+fn fits(fixture: &Fixture) -> bool {
+    let shortest = match fixture.frame.get(12..14) {
+        Some([0x08, 0x00]) => 14 + 20,
+        Some([0x86, 0xdd]) => 14 + 40,
+        _ => 14 + 1,
+    };
+    fixture.stripped_tag.is_none() && (shortest..=LONGEST).contains(&fixture.frame.len())
+}
+
+#[test]
+fn the_kernel_decides_about_every_fixture_as_it_says() -> Result<()> {
+    let netns = Netns::new("test-run")?;
+    let mac = HOST_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    netns.ip(&format!(
+        "link add {INGRESS} address {mac} type veth peer name other"
+    ))?;
+    netns.ip(&format!("link set {INGRESS} up"))?;
+    netns.run(|| {
+        let mut kernel = Kernel::load(nix::net::if_::if_nametoindex(INGRESS)?)?;
+        let mut wrong = Vec::new();
+        let mut tried = 0;
+        for fixture in fixtures().iter().filter(|fixture| fits(fixture)) {
+            let observed = kernel
+                .decide(&fixture.frame)
+                .with_context(|| format!("{}: {} bytes", fixture.name, fixture.frame.len()))?;
+            tried += 1;
+            if !kernel.meets(observed, fixture.expected) {
+                wrong.push(format!(
+                    "{}: {:?}, not {:?}",
+                    fixture.name, observed, fixture.expected
+                ));
+            }
+        }
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        ensure!(
+            tried > fixtures().len() / 2,
+            "only {tried} fixtures were tried"
+        );
+        Ok(())
+    })
+}
