@@ -91,6 +91,12 @@ impl Captured {
     pub fn udp(&self) -> Option<UdpView> {
         UdpView::read(&self.bytes)
     }
+
+    /// Whether it is a copy with `source_mac: relay`: no other frame has such an address.
+    #[must_use]
+    pub fn is_relayed(&self) -> bool {
+        self.bytes.get(6..10) == Some(&[0x02, 0x6d, 0x63, 0x72])
+    }
 }
 
 /// Collects every frame that enters or leaves a link, from its start until it is dropped.

@@ -37,6 +37,12 @@ pub fn group_mac(group: IpAddr) -> [u8; 6] {
     }
 }
 
+/// An address and port written out, as `239.1.1.1:5000` or `[ff3e::1]:5000`.
+pub fn socket(text: &str) -> Result<SocketAddr> {
+    text.parse()
+        .with_context(|| format!("{text:?} is no address and port"))
+}
+
 /// An IPv6 extension header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extension {
@@ -266,7 +272,7 @@ mod tests {
     use etherparse::{PacketHeaders, TransportHeader};
 
     fn socket(text: &str) -> SocketAddr {
-        text.parse().unwrap()
+        super::socket(text).unwrap()
     }
 
     #[test]

@@ -8,33 +8,44 @@
 //! - [`Netns`]: a namespace; commands, sysctls and links in it
 //! - [`Topology`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
+//! - [`Member`], [`udp_sender`]: plain UDP sockets
+//! - [`Held`]: what a process holds in the kernel, and what is left of it
+//! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
 //! [`oracle`] and [`fixtures`] need no privileges: a naive model of the contract with the user, and
 //! frames with what must become of them.
 
 mod capture;
+mod datapath;
 pub mod fixtures;
 mod frame;
 mod inject;
+mod kernel;
 mod lines;
 mod links;
 mod mcr;
 mod netns;
 pub mod oracle;
 mod process;
+mod stats;
 mod topology;
 mod traffic;
+mod udp;
 mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
-pub use frame::{Extension, UdpFrame, group_mac};
+pub use datapath::Datapath;
+pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
+pub use kernel::Held;
 pub use lines::Lines;
 pub use links::Link;
-pub use mcr::{Mcr, binary};
+pub use mcr::{Mcr, binary, rules};
 pub use netns::Netns;
 pub use process::Process;
+pub use stats::Stats;
 pub use topology::Topology;
 pub use traffic::{Receiver, Sender};
+pub use udp::{Member, udp_sender};
 pub use view::UdpView;

@@ -44,6 +44,19 @@ impl Lines {
         found(&state)
     }
 
+    /// Waits until there are `count` lines `wanted` takes; `false` if there are fewer within
+    /// `timeout` or when the output has ended.
+    pub fn wait_for_many(
+        &self,
+        count: usize,
+        timeout: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> bool {
+        let enough =
+            |state: &State| state.lines.iter().filter(|line| wanted(line)).count() >= count;
+        enough(&self.wait(timeout, |state| state.ended || enough(state)))
+    }
+
     /// Waits until the child has closed the output; `false` if it has not within `timeout`.
     pub(crate) fn wait_end(&self, timeout: Duration) -> bool {
         self.wait(timeout, |state| state.ended).ended

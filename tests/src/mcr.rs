@@ -1,18 +1,33 @@
 //! `mcr run` under test.
 
 use std::env;
+use std::fs;
 use std::io::Write as _;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
-use crate::{Netns, Process};
+use crate::{Datapath, Netns, Process, Stats};
 
 /// How long `mcr run` may take until it is ready on a slow machine, unoptimised.
 const READY: Duration = Duration::from_secs(30);
+
+/// How long a condition may take to become true in the reports.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// A rule file of these relays, each a YAML mapping on one line.
+#[must_use]
+pub fn rules(relays: &[&str]) -> String {
+    let mut text = "version: 1\nrelays:\n".to_owned();
+    for relay in relays {
+        text.extend(["  - ", relay, "\n"]);
+    }
+    text
+}
 
 /// The `mcr` to test: `MCR_BIN`, which `cargo xtask test` sets.
 pub fn binary() -> Result<PathBuf> {
@@ -53,6 +68,67 @@ impl Mcr {
         let path = path.to_owned();
         let all = [&["--config", &path], arguments].concat();
         Self::start(netns, &all, Some(file))
+    }
+
+    /// Starts `mcr run` on this datapath with these relays, each a YAML mapping on one line, and
+    /// waits until it says that it is ready, and on this datapath. It reports counters.
+    pub fn relaying(datapath: Datapath, netns: &Netns, relays: &[&str]) -> Result<Self> {
+        Self::relaying_with(datapath, netns, &rules(relays), &[])
+    }
+
+    /// As [`Self::relaying`], with the text of the rule file and further arguments.
+    pub fn relaying_with(
+        datapath: Datapath,
+        netns: &Netns,
+        rules: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let all = [datapath.arguments(), &["--stats", "50ms"], arguments].concat();
+        let mcr = Self::with_rules(netns, rules, &all)?;
+        let ready = mcr.wait_stderr(READY, |line| line.contains("ready"))?;
+        ensure!(
+            ready.contains(datapath.name()),
+            "{ready:?} does not name {}",
+            datapath.name()
+        );
+        Ok(mcr)
+    }
+
+    /// Writes other relays to the rule file, without asking for them to be read.
+    pub fn rewrite(&self, rules: &str) -> Result<()> {
+        let path = self.rules().context("this mcr has no rule file")?;
+        fs::write(path, rules).context("cannot write a rule file")
+    }
+
+    /// Waits for a report of which `condition` holds, among those there are and those to come.
+    pub fn until(&self, condition: impl Fn(&Stats) -> bool) -> Result<Stats> {
+        match self.within(SETTLE, condition) {
+            Some(stats) => Ok(stats),
+            None => bail!(
+                "what was waited for was not reported within {SETTLE:?}; the last report is\n{}\nand it said\n{}",
+                self.stdout().text().lines().last().unwrap_or_default(),
+                self.stderr().text()
+            ),
+        }
+    }
+
+    /// As [`Self::until`], but `None` if the time is over: for what is tried again.
+    pub fn within(&self, time: Duration, condition: impl Fn(&Stats) -> bool) -> Option<Stats> {
+        let holds = |line: &str| Stats::read(line).is_ok_and(|stats| condition(&stats));
+        let line = self.stdout().wait_for(time, holds)?;
+        Stats::read(&line).ok()
+    }
+
+    /// Ends it by SIGTERM, which must succeed, and gives its last report, which must add up.
+    pub fn finish(mut self) -> Result<Stats> {
+        self.signal(Signal::SIGTERM)?;
+        self.wait_success(SETTLE)?;
+        let said = self.stderr().text();
+        ensure!(!said.contains("panicked"), "it panicked:\n{said}");
+        let text = self.stdout().text();
+        let stats = Stats::read(text.lines().last().unwrap_or_default())?;
+        stats.add_up()?;
+        Ok(stats)
     }
 
     /// The rule file it was started with by [`Self::with_rules`]; removed with this value.

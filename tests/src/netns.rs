@@ -143,7 +143,7 @@ impl Netns {
             .with_context(|| format!("cannot enter the namespace {}", self.name))
     }
 
-    fn tool(&self, program: &str, words: &str, input: Option<&str>) -> Result<Output> {
+    pub(crate) fn tool(&self, program: &str, words: &str, input: Option<&str>) -> Result<Output> {
         let mut child = self
             .command(program)
             .args(words.split_whitespace())

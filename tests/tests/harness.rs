@@ -1,19 +1,15 @@
 //! The harness itself: that what the other tests stand on is as it says.
 
-use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mcr_tests::{
     Capture, Inject, Netns, PacketType, Process, Receiver, Sender, Topology, UdpFrame, VlanTag,
+    socket,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
-
-fn socket(text: &str) -> Result<SocketAddr> {
-    text.parse().context("no socket address")
-}
 
 #[test]
 fn a_namespace_is_apart_and_ends_with_its_guard() -> Result<()> {

@@ -15,7 +15,7 @@ use mcr_common::{
 
 use super::{
     intern::{Full, Interner},
-    redefine::{redefined, rename},
+    redefine::keep_apart,
     resolve::{Resolved, resolve, stacked},
     table::{Owner, Table},
     world::World,
@@ -230,20 +230,13 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        let redefined = redefined(self.previous, &self.table);
-        if redefined.is_empty() {
-            return Ok(self.table);
-        }
-        let mut names = BTreeMap::new();
-        for id in redefined {
-            let name = self.slots.fresh().map_err(|Full| PlanError::Full {
-                what: "combinations of relays",
-                limit: MAX_SLOTS,
-                relay: self.table.owners[&id].relays.join(", "),
-            })?;
-            names.insert(id, name);
-        }
-        rename(&mut self.table, &names);
+        let slots = &mut self.slots;
+        let full = |relay| PlanError::Full {
+            what: "combinations of relays",
+            limit: MAX_SLOTS,
+            relay,
+        };
+        keep_apart(self.previous, &mut self.table, || slots.fresh()).map_err(full)?;
         Ok(self.table)
     }
 

@@ -7,10 +7,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::table::{Owner, Table};
+use super::{
+    intern::Full,
+    table::{Owner, Table},
+};
+
+/// Gives a `fresh` id to every slot of `new` that can't be made out of the one with its id in
+/// `old`.
+///
+/// # Errors
+///
+/// The names of a slot's relays, if there is no fresh id.
+pub(super) fn keep_apart(
+    old: &Table,
+    new: &mut Table,
+    mut fresh: impl FnMut() -> Result<u32, Full>,
+) -> Result<(), String> {
+    let mut names = BTreeMap::new();
+    for id in redefined(old, new) {
+        let relays = || new.owners.get(&id).map(|owner| owner.relays.join(", "));
+        let name = fresh().map_err(|Full| relays().unwrap_or_default())?;
+        names.insert(id, name);
+    }
+    if !names.is_empty() {
+        rename(new, &names);
+    }
+    Ok(())
+}
 
 /// The slots of `new` that can't be made out of those with the same id in `old`.
-pub(super) fn redefined(old: &Table, new: &Table) -> BTreeSet<u32> {
+fn redefined(old: &Table, new: &Table) -> BTreeSet<u32> {
     let changed: BTreeSet<u32> = new
         .slots
         .iter()
@@ -46,7 +72,7 @@ fn strays<'a, K: Ord>(
 }
 
 /// Gives the slots of a table other ids.
-pub(super) fn rename(table: &mut Table, names: &BTreeMap<u32, u32>) {
+fn rename(table: &mut Table, names: &BTreeMap<u32, u32>) {
     let name = |id: u32| names.get(&id).copied().unwrap_or(id);
     let routes4 = table.routes4.values_mut();
     routes4

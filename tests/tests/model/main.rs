@@ -3,6 +3,7 @@
 //! - `fixtures`: the fixture table, through the classifier and through the model
 //! - `relaying`: random worlds and frames, through plan, diff, apply, classifier and edits
 //! - `planning`: what holds between any two tables
+//! - `steps`: the steps of some changes, and that none of them leaves a gap
 //!
 //! `PROPTEST_CASES` says how long they search.
 
@@ -11,6 +12,7 @@ mod frames;
 mod pipeline;
 mod planning;
 mod relaying;
+mod steps;
 mod worlds;
 
 use proptest::test_runner::Config;

@@ -1,0 +1,297 @@
+//! How an `mcr run` begins again and ends.
+//!
+//! - SIGTERM and SIGINT end it with success; no program, filter, qdisc, map or membership stays.
+//! - Killed, it leaves nothing on TCX or packet sockets; under clsact relaying ends by itself, and
+//!   the next start works and takes away what was left.
+//! - Two instances on the same links do not disturb each other.
+//! - SIGHUP puts a changed rule file in force without losing or doubling a frame of an unchanged
+//!   relay; a wrong file changes nothing, and it is said where it is wrong.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use mcr_tests::{
+    Capture, Captured, Datapath, Held, Inject, Mcr, Receiver, Sender, Topology, UdpFrame,
+    on_every_datapath, rules, socket,
+};
+use nix::sys::signal::Signal;
+
+const WAIT: Duration = Duration::from_secs(20);
+const RELAY: &str = r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"]}"#;
+
+on_every_datapath!(
+    signals_end_it_and_nothing_stays,
+    the_next_start_after_a_kill_works,
+    two_instances_do_not_disturb_each_other,
+    a_reload_loses_nothing,
+    a_wrong_file_changes_nothing,
+);
+
+fn frame(group: &str, text: &str) -> Result<Vec<u8>> {
+    let frame = UdpFrame::new(
+        socket("10.77.0.2:40000")?,
+        socket(&format!("{group}:5000"))?,
+    );
+    frame.payload(text).build()
+}
+
+fn says(text: &str) -> impl Fn(&Captured) -> bool {
+    move |frame| {
+        frame.is_relayed()
+            && frame
+                .udp()
+                .is_some_and(|udp| udp.payload == text.as_bytes())
+    }
+}
+
+/// Sends one frame and then a marker on the egress itself: whether a copy came before it.
+fn relayed(topology: &Topology, capture: &Capture, text: &str) -> Result<bool> {
+    Inject::on(&topology.sender, Topology::SENDER_LINK)?.send(&frame("239.1.1.1", text)?)?;
+    let marker = frame("239.255.0.1", text)?;
+    Inject::on(&topology.relay, "out0")?.send(&marker)?;
+    capture.wait_for(1, WAIT, |frame| frame.bytes == marker)?;
+    Ok(capture.frames()?.iter().any(says(text)))
+}
+
+/// What tells that a relay is or was here: hooks, and groups joined.
+fn traces(topology: &Topology) -> Result<String> {
+    let relay = &topology.relay;
+    Ok(format!(
+        "{}{}{:?}{:?}",
+        relay.tc("qdisc show dev in0")?,
+        relay.tc("filter show dev in0 ingress").unwrap_or_default(),
+        relay.groups_v4("in0")?,
+        relay.groups_v6("in0")?,
+    ))
+}
+
+fn signals_end_it_and_nothing_stays(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let before = traces(&topology)?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    for (signal, text) in [(Signal::SIGTERM, "term"), (Signal::SIGINT, "int")] {
+        let mut mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+        ensure!(relayed(&topology, &capture, text)?);
+        let during = traces(&topology)?;
+        ensure!(
+            during.contains("239.1.1.1") && during.contains("ff3e::1"),
+            "{during}"
+        );
+        let held = Held::by(&mcr)?;
+        ensure!(
+            held.is_empty() == (datapath == Datapath::AfPacket),
+            "{held:?}"
+        );
+        mcr.signal(signal)?;
+        mcr.wait_success(WAIT)?;
+        let after = traces(&topology)?;
+        ensure!(before == after, "{signal}: {before} before, {after} after");
+        held.wait_gone(WAIT)?;
+        ensure!(!relayed(&topology, &capture, &format!("after {text}"))?);
+    }
+    Ok(())
+}
+
+/// What does not outlive its owner.
+mod killed_it_leaves_nothing {
+    mcr_tests::on!(tcx, Tcx, killed_it_leaves_nothing);
+    mcr_tests::on!(afpacket, AfPacket, killed_it_leaves_nothing);
+}
+
+fn killed_it_leaves_nothing(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let before = traces(&topology)?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let mut mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    ensure!(relayed(&topology, &capture, "alive")?);
+    let held = Held::by(&mcr)?;
+    mcr.signal(Signal::SIGKILL)?;
+    mcr.wait(WAIT)?;
+    held.wait_gone(WAIT)?;
+    ensure!(!relayed(&topology, &capture, "dead")?);
+    let after = traces(&topology)?;
+    ensure!(before == after, "{before} before, {after} after");
+    Ok(())
+}
+
+/// A filter outlives its owner, but not for long.
+#[test]
+fn killed_on_clsact_relaying_ends_within_two_seconds() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let mut mcr = Mcr::relaying(Datapath::Clsact, &topology.relay, &[RELAY])?;
+    ensure!(relayed(&topology, &capture, "alive")?);
+    mcr.signal(Signal::SIGKILL)?;
+    mcr.wait(WAIT)?;
+    let killed = Instant::now();
+    let mut number = 0;
+    loop {
+        // A frame that was sent later than this after the kill may not be relayed.
+        let late = killed.elapsed() > Duration::from_secs(2);
+        number += 1;
+        if !relayed(&topology, &capture, &format!("dead {number}"))? {
+            return Ok(());
+        }
+        ensure!(
+            !late,
+            "still relaying {:?} after the kill",
+            killed.elapsed()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Also more than once, and nothing gathers.
+fn the_next_start_after_a_kill_works(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let before = traces(&topology)?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let mut left = Vec::new();
+    for text in ["first", "second"] {
+        let mut mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+        ensure!(relayed(&topology, &capture, text)?);
+        left.push(Held::by(&mcr)?);
+        mcr.signal(Signal::SIGKILL)?;
+        mcr.wait(WAIT)?;
+    }
+    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    for held in &left {
+        held.wait_gone(WAIT)?;
+    }
+    ensure!(relayed(&topology, &capture, "third")?);
+    let stats = mcr.finish()?;
+    ensure!(stats.relay("r") == 1, "{stats}");
+    for text in ["first", "second", "third"] {
+        let frames = capture.frames()?;
+        ensure!(frames.iter().filter(|frame| says(text)(frame)).count() == 1);
+    }
+    let after = traces(&topology)?;
+    ensure!(before == after, "{before} before, {after} after");
+    Ok(())
+}
+
+fn two_instances_do_not_disturb_each_other(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+    let start = |name: &str, group: &str| {
+        let relay = format!("{{name: {name}, from: in0, to: out0, groups: {group}}}");
+        let instance = ["--instance", name];
+        Mcr::relaying_with(datapath, &topology.relay, &rules(&[&relay]), &instance)
+    };
+    let one = start("one", "[239.1.1.1, 239.1.1.3]")?;
+    let two = start("two", "[239.1.1.2, 239.1.1.3]")?;
+    for group in ["239.1.1.1", "239.1.1.2"] {
+        inject.send(&frame(group, group)?)?;
+        capture.wait_for(1, WAIT, says(group))?;
+    }
+    // Of what both want, each makes its copy, from an address of its own.
+    inject.send(&frame("239.1.1.3", "both")?)?;
+    let copies = capture.wait_for(2, WAIT, says("both"))?;
+    ensure!(copies[0].bytes[..12] != copies[1].bytes[..12]);
+    ensure!(copies[0].bytes[12..] == copies[1].bytes[12..]);
+    one.finish()?;
+    inject.send(&frame("239.1.1.1", "without one")?)?;
+    inject.send(&frame("239.1.1.2", "with two")?)?;
+    capture.wait_for(1, WAIT, says("with two"))?;
+    ensure!(!capture.frames()?.iter().any(says("without one")));
+    let stats = two.finish()?;
+    ensure!(stats.relay("two") == 3, "{stats}");
+    Ok(())
+}
+
+fn a_reload_loses_nothing(datapath: Datapath) -> Result<()> {
+    const COUNT: &str = "2000";
+    let topology = Topology::fan_out(2)?;
+    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let group = "239.1.1.1:5000";
+    let receiver = Receiver::start(
+        &topology.receiver,
+        &[group, "--on", "eth0", "--count", COUNT],
+    )?;
+    let sender = Sender::start(
+        &topology.sender,
+        &[
+            group, "--from", "eth0", "--rate", "1000pps", "--count", COUNT,
+        ],
+    )?;
+    mcr.until(|stats| stats.relay("r") > 0)?;
+    let other = "{name: s, from: in0, to: [out0, out1], groups: 239.1.1.2}";
+    let changed = "{name: s, from: in0, to: out1, groups: [239.1.1.2, 239.1.1.4], ttl: 7}";
+    let reload = |relays: &[&str], summary: &str| -> Result<()> {
+        mcr.rewrite(&rules(relays))?;
+        mcr.signal(Signal::SIGHUP)?;
+        mcr.wait_stderr(WAIT, |line| {
+            line.contains("read again") && line.contains(summary)
+        })?;
+        Ok(())
+    };
+    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+    let capture = Capture::on(&topology.receiver, "eth1")?;
+    reload(&[RELAY, other], "2 of 2 relays in force, 3 routes")?;
+    inject.send(&frame("239.1.1.2", "added")?)?;
+    let added = capture.wait_for(1, WAIT, says("added"))?;
+    ensure!(added[0].udp().is_some_and(|udp| udp.ttl == 1));
+    reload(&[changed, RELAY], "2 of 2 relays in force, 4 routes")?;
+    inject.send(&frame("239.1.1.2", "changed")?)?;
+    let changed = capture.wait_for(1, WAIT, says("changed"))?;
+    ensure!(changed[0].udp().is_some_and(|udp| udp.ttl == 7));
+    reload(&[RELAY], "1 of 1 relays in force, 2 routes")?;
+    inject.send(&frame("239.1.1.2", "removed")?)?;
+    mcr.until(|stats| stats.refused("in0", "no-relay") > 0)?;
+    ensure!(!capture.frames()?.iter().any(says("removed")));
+    let sent = sender.finish(WAIT)?;
+    let received = receiver.finish(WAIT)?;
+    ensure!(sent["sent"].to_string() == COUNT, "{sent}");
+    ensure!(received["received"] == sent["sent"], "{received}");
+    for wrong in ["lost", "duplicates", "reordered"] {
+        ensure!(received[wrong] == 0, "{wrong}: {received}");
+    }
+    // What was counted of the relay that is gone is not forgotten, nor is the other's.
+    let stats = mcr.finish()?;
+    ensure!(stats.relay("s") == 2 && stats.relay("r") == 2000, "{stats}");
+    Ok(())
+}
+
+fn a_wrong_file_changes_nothing(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let other = r"{name: r, from: in0, to: out0, groups: 10.1.1.1}";
+    let mut told = 0;
+    for (text, file, complaint) in [
+        ("line", rules(&[other]), "3:44: error"),
+        ("no yaml", "relays: [".to_owned(), "error"),
+        ("empty", String::new(), "error"),
+    ] {
+        mcr.rewrite(&file)?;
+        mcr.signal(Signal::SIGHUP)?;
+        told += 1;
+        let unchanged = |line: &str| line.contains("nothing has changed");
+        ensure!(
+            mcr.stderr().wait_for_many(told, WAIT, unchanged),
+            "{text}: it did not say so"
+        );
+        mcr.wait_stderr(WAIT, |line| {
+            line.contains(complaint) && line.contains(".yaml")
+        })?;
+        ensure!(relayed(&topology, &capture, text)?, "{text}");
+    }
+    let path = mcr.rules().map(ToOwned::to_owned).unwrap_or_default();
+    let aside = path.with_extension("aside");
+    std::fs::rename(&path, &aside)?;
+    mcr.signal(Signal::SIGHUP)?;
+    let said = mcr.wait_stderr(WAIT, |line| line.contains("there is no such rule file"));
+    std::fs::rename(&aside, &path)?;
+    said?;
+    ensure!(relayed(&topology, &capture, "missing")?);
+    // And a right one is taken again.
+    mcr.rewrite(&rules(&[
+        "{name: r, from: in0, to: out0, groups: 239.1.1.9}",
+    ]))?;
+    mcr.signal(Signal::SIGHUP)?;
+    mcr.wait_stderr(WAIT, |line| line.contains("read again"))?;
+    ensure!(!relayed(&topology, &capture, "no longer")?);
+    mcr.finish()?;
+    Ok(())
+}
