@@ -53,18 +53,27 @@ enum Variant {
     Mirred,
     /// The TC program; the host still sees the frames.
     Tc,
+    /// The same with the group joined, so that the host's stack delivers the frames to nobody.
+    TcJoined,
     /// The TC program; the host does not see them.
     TcDrop,
 }
 
 impl Variant {
-    const ALL: [Self; 4] = [Self::Nothing, Self::Mirred, Self::Tc, Self::TcDrop];
+    const ALL: [Self; 5] = [
+        Self::Nothing,
+        Self::Mirred,
+        Self::Tc,
+        Self::TcJoined,
+        Self::TcDrop,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Nothing => "no relay",
             Self::Mirred => "tc mirred",
-            Self::Tc => "mcr tc, local: keep",
+            Self::Tc => "mcr tc",
+            Self::TcJoined => "mcr tc, group joined",
             Self::TcDrop => "mcr tc, local: drop",
         }
     }
@@ -182,7 +191,7 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
         )?;
         Ok(Running::Filter)
     };
-    let mcr = |local: &str| {
+    let mcr = |local: &str, join: &str| {
         let arguments = [
             "--datapath",
             "tc",
@@ -194,6 +203,8 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
             GROUP,
             "--local",
             local,
+            "--join",
+            join,
         ];
         Ok(Running::Mcr(Box::new(Mcr::run(
             &topology.relay,
@@ -203,8 +214,9 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
     match variant {
         Variant::Nothing => Ok(Running::Nothing),
         Variant::Mirred => mirred(),
-        Variant::Tc => mcr("keep"),
-        Variant::TcDrop => mcr("drop"),
+        Variant::Tc => mcr("keep", "false"),
+        Variant::TcJoined => mcr("keep", "true"),
+        Variant::TcDrop => mcr("drop", "false"),
     }
 }
 
