@@ -18,6 +18,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub struct Held {
     programs: BTreeSet<u32>,
     maps: BTreeSet<u32>,
+    /// Links in the sense of eBPF: attachments that end with their descriptor.
+    attachments: BTreeSet<u32>,
 }
 
 impl Held {
@@ -26,6 +28,7 @@ impl Held {
         let mut held = Self {
             programs: BTreeSet::new(),
             maps: BTreeSet::new(),
+            attachments: BTreeSet::new(),
         };
         let descriptors = format!("/proc/{}/fdinfo", process.id());
         for entry in fs::read_dir(&descriptors).with_context(|| descriptors.clone())? {
@@ -39,6 +42,7 @@ impl Held {
                 match words.next() {
                     Some("prog_id:") => held.programs.extend(id(words.next())),
                     Some("map_id:") => held.maps.extend(id(words.next())),
+                    Some("link_id:") => held.attachments.extend(id(words.next())),
                     _ => {}
                 }
             }
@@ -50,6 +54,12 @@ impl Held {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.programs.is_empty() && self.maps.is_empty()
+    }
+
+    /// To how many places it holds a program attached by a descriptor, as on TCX.
+    #[must_use]
+    pub fn attachments(&self) -> usize {
+        self.attachments.len()
     }
 
     /// Waits until the kernel has none of these any more.
@@ -73,6 +83,7 @@ impl Held {
         let mut left = Self {
             programs: BTreeSet::new(),
             maps: BTreeSet::new(),
+            attachments: BTreeSet::new(),
         };
         for program in aya::programs::loaded_programs() {
             // One that goes while the list is read is gone.
