@@ -172,7 +172,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         let path = args.config.unwrap_or_else(|| DEFAULT_FILE.into());
         let loaded = load(&path)?;
         if !loaded.warnings.is_empty() {
-            let _ = write!(io::stderr(), "{}", loaded.warnings);
+            let _ = writeln!(io::stderr(), "{}", loaded.warnings);
         }
         let datapath = choice.unwrap_or(loaded.rules.datapath);
         (loaded.rules.relays, Some(path), datapath)
