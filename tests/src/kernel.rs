@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::Ipv6Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -138,20 +139,25 @@ impl Netns {
         Ok(groups)
     }
 
-    /// The IPv6 groups joined on `link`.
-    pub fn groups_v6(&self, link: &str) -> Result<BTreeSet<std::net::Ipv6Addr>> {
+    /// The IPv6 groups joined on `link`, without those that every host joins by itself, some of them
+    /// only when it has an address: all nodes and solicited nodes (RFC 4291, section 2.8).
+    pub fn groups_v6(&self, link: &str) -> Result<BTreeSet<Ipv6Addr>> {
         let mut groups = BTreeSet::new();
         for line in self.proc_net("igmp6")?.lines() {
             let words: Vec<_> = line.split_whitespace().collect();
             let [_, name, group, ..] = words[..] else {
                 bail!("a strange line: {line}");
             };
-            if name == link {
-                groups.insert(
-                    u128::from_str_radix(group, 16)
-                        .context("a strange group")?
-                        .into(),
-                );
+            let group: Ipv6Addr = u128::from_str_radix(group, 16)
+                .context("a strange group")?
+                .into();
+            let by_itself = matches!(
+                group.segments(),
+                [0xff01 | 0xff02, 0, 0, 0, 0, 0, 0, 1]
+                    | [0xff02, 0, 0, 0, 0, 1, 0xff00..=0xffff, _]
+            );
+            if name == link && !by_itself {
+                groups.insert(group);
             }
         }
         Ok(groups)
