@@ -90,10 +90,10 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut hangup = signal(SignalKind::hangup())?;
 
     let datapath = select(&settings)?;
-    let (mut links, map) = Links::open().await?;
+    let mut links = Links::open().await?;
     let world = World {
         relays: settings.relays.clone(),
-        links: map,
+        links: links.map().clone(),
         relay_mac: relay_mac(&settings.instance),
         leased: datapath.leased,
         ..World::default()
@@ -106,13 +106,12 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut sign_of_life = ticks(SIGN_OF_LIFE);
     let mut statistics = settings.statistics.map(ticks);
     loop {
-        let mut world = controller.world().links.clone();
         tokio::select! {
             () = any(&mut ends) => break,
             _ = hangup.recv() => reload(&settings, &mut controller),
-            changed = links.changed(&mut world) => {
+            changed = links.changed() => {
                 changed?;
-                controller.set_links(world);
+                controller.set_links(links.note().await?.clone());
             }
             _ = sign_of_life.tick() => controller.keep_alive()?,
             () = tick(statistics.as_mut()) => print(&controller.report()?),

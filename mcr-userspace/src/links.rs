@@ -1,18 +1,23 @@
 //! The network interfaces of this network namespace and what changes of them, by rtnetlink.
 
+mod event;
 mod message;
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use futures::{FutureExt as _, StreamExt as _, channel::mpsc::UnboundedReceiver};
 use rtnetlink::{
     Handle, MulticastGroup, new_connection, new_multicast_connection,
-    packet_core::{NetlinkMessage, NetlinkPayload},
-    packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkMessage},
+    packet_core::NetlinkMessage,
+    packet_route::RouteNetlinkMessage,
     sys::SocketAddr,
 };
 use tokio::task::JoinHandle;
 
+use self::event::Event;
 use crate::plan::LinkState;
 
 /// The interfaces, by interface index.
@@ -24,6 +29,9 @@ pub struct Links {
     requests: Handle,
     events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
     connections: [JoinHandle<()>; 2],
+    map: Map,
+    /// An event that was received but not noted yet.
+    waiting: Option<Event>,
 }
 
 /// What can go wrong with netlink.
@@ -46,20 +54,28 @@ impl Links {
     /// # Errors
     ///
     /// [`LinksError`].
-    pub async fn open() -> Result<(Self, Map), LinksError> {
+    pub async fn open() -> Result<Self, LinksError> {
         let (listening, _, events) = new_multicast_connection(&[MulticastGroup::Link])?;
         let (asking, requests, _) = new_connection()?;
         let connections = [tokio::spawn(listening), tokio::spawn(asking)];
-        let links = Self {
+        let mut links = Self {
             requests,
             events,
             connections,
+            map: Map::new(),
+            waiting: None,
         };
-        let map = links.list().await?;
-        Ok((links, map))
+        links.map = links.list().await?;
+        Ok(links)
     }
 
-    /// All interfaces.
+    /// All interfaces, as they are known.
+    #[must_use]
+    pub fn map(&self) -> &Map {
+        &self.map
+    }
+
+    /// All interfaces, as the kernel lists them.
     async fn list(&self) -> Result<Map, LinksError> {
         let mut map = Map::new();
         let mut answers = self.requests.link().get().execute();
@@ -71,28 +87,66 @@ impl Links {
         Ok(map)
     }
 
-    /// Waits until something changes, and brings `map` up to date with all that is known by
-    /// then.
+    /// Waits until something happens. Nothing is lost if this future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`LinksError::Closed`].
+    pub async fn changed(&mut self) -> Result<(), LinksError> {
+        if self.waiting.is_none() {
+            let (message, _) = self.events.next().await.ok_or(LinksError::Closed)?;
+            self.waiting = Some(Event::read(&message));
+        }
+        Ok(())
+    }
+
+    /// Notes what has happened, and returns all interfaces.
+    ///
+    /// All that is known by now is noted at once, with one exception: an interface that is gone
+    /// is gone in at least one of the values this returns, even if there is another one with its
+    /// index already. The one has none of what was attached to the other, or joined on it.
     ///
     /// # Errors
     ///
     /// [`LinksError`].
-    pub async fn changed(&mut self, map: &mut Map) -> Result<(), LinksError> {
-        let mut event = self.events.next().await;
-        let mut lost = false;
-        loop {
-            let (message, _) = event.ok_or(LinksError::Closed)?;
-            lost |= note(message, map);
-            event = match self.events.next().now_or_never() {
-                Some(next) => next,
-                None => break,
-            };
+    pub async fn note(&mut self) -> Result<&Map, LinksError> {
+        let mut gone = BTreeSet::new();
+        while let Some(event) = self.next_known()? {
+            match event {
+                Event::Is(index, _) if gone.contains(&index) => {
+                    self.waiting = Some(event);
+                    break;
+                }
+                Event::Lost if !gone.is_empty() => {
+                    self.waiting = Some(event);
+                    break;
+                }
+                Event::Is(index, link) => {
+                    self.map.insert(index, link);
+                }
+                Event::Gone(index) => {
+                    self.map.remove(&index);
+                    gone.insert(index);
+                }
+                // More happened than the socket could hold. What it still holds is older than
+                // a list would be, so the next events come from a new one.
+                Event::Lost => *self = Self::open().await?,
+                Event::Other => {}
+            }
         }
-        if lost {
-            // More happened than the socket could hold.
-            *map = self.list().await?;
+        Ok(&self.map)
+    }
+
+    /// The next event, if one is known.
+    fn next_known(&mut self) -> Result<Option<Event>, LinksError> {
+        if let Some(event) = self.waiting.take() {
+            return Ok(Some(event));
         }
-        Ok(())
+        match self.events.next().now_or_never() {
+            None => Ok(None),
+            Some(None) => Err(LinksError::Closed),
+            Some(Some((message, _))) => Ok(Some(Event::read(&message))),
+        }
     }
 }
 
@@ -104,21 +158,3 @@ impl Drop for Links {
     }
 }
 
-/// Notes one event; says whether events were lost.
-fn note(message: NetlinkMessage<RouteNetlinkMessage>, map: &mut Map) -> bool {
-    // Bridges report their ports in messages of their own, which lack most of the interface,
-    // and report that a port left as if the interface had gone.
-    let of_link = |message: &LinkMessage| message.header.interface_family == AddressFamily::Unspec;
-    match message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) if of_link(&link) => {
-            let (index, link) = message::read(&link);
-            map.insert(index, link);
-        }
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) if of_link(&link) => {
-            map.remove(&link.header.index);
-        }
-        NetlinkPayload::Overrun(_) => return true,
-        _ => {}
-    }
-    false
-}

@@ -60,12 +60,6 @@ impl Controller {
         }
     }
 
-    /// The world as it is known.
-    #[must_use]
-    pub fn world(&self) -> &World {
-        &self.world
-    }
-
     /// The links are these now. Errors are logged: what can't be done now may be done after
     /// the next change.
     pub fn set_links(&mut self, links: links::Map) {
