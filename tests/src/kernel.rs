@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::Ipv6Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub struct Held {
     programs: BTreeSet<u32>,
     maps: BTreeSet<u32>,
+    /// Links in the sense of eBPF: attachments that end with their descriptor.
+    attachments: BTreeSet<u32>,
 }
 
 impl Held {
@@ -26,6 +29,7 @@ impl Held {
         let mut held = Self {
             programs: BTreeSet::new(),
             maps: BTreeSet::new(),
+            attachments: BTreeSet::new(),
         };
         let descriptors = format!("/proc/{}/fdinfo", process.id());
         for entry in fs::read_dir(&descriptors).with_context(|| descriptors.clone())? {
@@ -39,6 +43,7 @@ impl Held {
                 match words.next() {
                     Some("prog_id:") => held.programs.extend(id(words.next())),
                     Some("map_id:") => held.maps.extend(id(words.next())),
+                    Some("link_id:") => held.attachments.extend(id(words.next())),
                     _ => {}
                 }
             }
@@ -52,11 +57,17 @@ impl Held {
         self.programs.is_empty() && self.maps.is_empty()
     }
 
+    /// To how many places it holds a program attached by a descriptor, as on TCX.
+    #[must_use]
+    pub fn attachments(&self) -> usize {
+        self.attachments.len()
+    }
+
     /// Waits until the kernel has none of these any more.
     pub fn wait_gone(&self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
-            let left = self.left()?;
+            let left = self.left();
             if left.is_empty() {
                 return Ok(());
             }
@@ -69,10 +80,11 @@ impl Held {
     }
 
     /// Those of them that the kernel still has.
-    fn left(&self) -> Result<Self> {
+    fn left(&self) -> Self {
         let mut left = Self {
             programs: BTreeSet::new(),
             maps: BTreeSet::new(),
+            attachments: BTreeSet::new(),
         };
         for program in aya::programs::loaded_programs() {
             // One that goes while the list is read is gone.
@@ -89,7 +101,7 @@ impl Held {
                 left.maps.insert(map.id());
             }
         }
-        Ok(left)
+        left
     }
 }
 
@@ -127,20 +139,25 @@ impl Netns {
         Ok(groups)
     }
 
-    /// The IPv6 groups joined on `link`.
-    pub fn groups_v6(&self, link: &str) -> Result<BTreeSet<std::net::Ipv6Addr>> {
+    /// The IPv6 groups joined on `link`, without those that every host joins by itself, some of them
+    /// only when it has an address: all nodes and solicited nodes (RFC 4291, section 2.8).
+    pub fn groups_v6(&self, link: &str) -> Result<BTreeSet<Ipv6Addr>> {
         let mut groups = BTreeSet::new();
         for line in self.proc_net("igmp6")?.lines() {
             let words: Vec<_> = line.split_whitespace().collect();
             let [_, name, group, ..] = words[..] else {
                 bail!("a strange line: {line}");
             };
-            if name == link {
-                groups.insert(
-                    u128::from_str_radix(group, 16)
-                        .context("a strange group")?
-                        .into(),
-                );
+            let group: Ipv6Addr = u128::from_str_radix(group, 16)
+                .context("a strange group")?
+                .into();
+            let by_itself = matches!(
+                group.segments(),
+                [0xff01 | 0xff02, 0, 0, 0, 0, 0, 0, 1]
+                    | [0xff02, 0, 0, 0, 0, 1, 0xff00..=0xffff, _]
+            );
+            if name == link && !by_itself {
+                groups.insert(group);
             }
         }
         Ok(groups)

@@ -4,7 +4,7 @@
 //!   is no route, the TTL is 1, reverse paths are checked strictly and FORWARD drops; both ways
 //!   with `between`.
 //! - Plain sockets get payload and source address as they were sent, also of 224.0.0.251 and
-//!   ff02::fb, and of senders that leave checksums to hardware.
+//!   `ff02::fb`, and of senders that leave checksums to hardware.
 //! - Copies are the frame byte for byte, but for the MAC addresses and the TTL asked for, and the
 //!   header checksum that follows from it.
 
@@ -19,7 +19,7 @@ use mcr_tests::{
 
 const WAIT: Duration = Duration::from_secs(20);
 /// Long enough for the longest stream on a busy machine.
-const STREAM: Duration = Duration::from_secs(60);
+const STREAM: Duration = Duration::from_mins(1);
 
 on_every_datapath!(
     streams_arrive_complete,
@@ -30,17 +30,18 @@ on_every_datapath!(
 );
 
 /// Sends `count` numbered datagrams from one namespace and counts them in the other.
-fn stream(from: &Netns, to: &Netns, group: &str, count: &str) -> Result<()> {
-    let receiver = Receiver::start(to, &[group, "--on", "eth0", "--count", count])?;
+fn stream(from: &Netns, to: &Netns, group: &str, count: u64) -> Result<()> {
+    let text = count.to_string();
+    let receiver = Receiver::start(to, &[group, "--on", "eth0", "--count", &text])?;
     let sender = Sender::start(
         from,
         &[
-            group, "--from", "eth0", "--rate", "20kpps", "--count", count, "--ttl", "1",
+            group, "--from", "eth0", "--rate", "20kpps", "--count", &text, "--ttl", "1",
         ],
     )?;
     let sent = sender.finish(STREAM)?;
     let received = receiver.finish(WAIT)?;
-    ensure!(sent["sent"].to_string() == count, "{sent}");
+    ensure!(sent["sent"] == count, "{sent}");
     ensure!(received["received"] == sent["sent"], "{received}");
     for wrong in ["lost", "duplicates", "reordered"] {
         ensure!(received[wrong] == 0, "{wrong}: {received}");
@@ -60,8 +61,8 @@ fn streams_arrive_complete(datapath: Datapath) -> Result<()> {
         relay,
         &[r#"{name: all, from: br0, to: br1, groups: [239.1.1.1, "ff3e::4321:1"]}"#],
     )?;
-    stream(sender, receiver, "239.1.1.1:5000", "40000")?;
-    stream(sender, receiver, "[ff3e::4321:1]:5000", "10000")?;
+    stream(sender, receiver, "239.1.1.1:5000", 40_000)?;
+    stream(sender, receiver, "[ff3e::4321:1]:5000", 10_000)?;
     let stats = mcr.finish()?;
     ensure!(stats.relay("all") >= 50_000, "{stats}");
     ensure!(
@@ -83,8 +84,8 @@ fn both_ways_at_once(datapath: Datapath) -> Result<()> {
         relay,
         &[r"{name: all, between: [br0, br1], groups: [239.1.1.1, 239.1.1.2]}"],
     )?;
-    stream(sender, receiver, "239.1.1.1:5000", "1000")?;
-    stream(receiver, sender, "239.1.1.1:5000", "1000")?;
+    stream(sender, receiver, "239.1.1.1:5000", 1000)?;
+    stream(receiver, sender, "239.1.1.1:5000", 1000)?;
     // The same group from both ends: each hears the other, and nothing twice.
     let group = "239.1.1.2:5000";
     let both = [("10.77.0.2", sender), ("10.77.1.2", receiver)];
@@ -143,7 +144,7 @@ fn plain_sockets_get_what_was_sent(datapath: Datapath) -> Result<()> {
         let socket = udp_sender(sender, Topology::SENDER_LINK, source, 1)?;
         let payloads: Vec<Vec<u8>> = (0..=largest)
             .step_by(23)
-            .map(|length| (0..length).map(|i| (i * 7 % 256) as u8).collect())
+            .map(|length| (0..=u8::MAX).cycle().step_by(7).take(length).collect())
             .collect();
         for payload in &payloads {
             socket.send_to(payload, group)?;

@@ -27,7 +27,7 @@ on_every_datapath!(
     what_is_joined_queues_nothing,
 );
 
-/// 239.20.0.1 to .50 and ff3e:20::1 to ::32.
+/// Fifty groups of each family, and all of them as a list.
 fn fifty() -> (BTreeSet<Ipv4Addr>, BTreeSet<Ipv6Addr>, String) {
     let v4: BTreeSet<_> = (1..=50).map(|n| Ipv4Addr::new(239, 20, 0, n)).collect();
     let v6: BTreeSet<_> = (1..=50)
@@ -233,11 +233,13 @@ impl Snooping {
         let [switch, sender, relay, receiver] =
             ["switch", "sender", "relay", "receiver"].map(Netns::new);
         let (switch, sender, relay, receiver) = (switch?, sender?, relay?, receiver?);
-        // A querier holds back only when queries have had time to be answered: a tenth of a second.
+        // A querier is heeded once its queries have had time to be answered: a tenth of a second.
+        // That must be set before it is one.
         switch.ip(
-            "link add sw type bridge stp_state 0 forward_delay 0 mcast_snooping 1 mcast_querier 1 \
+            "link add sw type bridge stp_state 0 forward_delay 0 mcast_snooping 1 \
              mcast_query_response_interval 10 mcast_startup_query_interval 10",
         )?;
+        switch.ip("link set sw type bridge mcast_querier 1")?;
         switch.ip("link set sw up")?;
         switch.veth_to(&sender, "s", "eth0")?;
         switch.veth_to(&relay, "r", "in0")?;
@@ -258,7 +260,7 @@ impl Snooping {
 
     /// Whether the switch delivers a frame of the group to the relay. A frame to a group of one
     /// segment follows, which every switch delivers.
-    fn delivers(&self, inject: &mut Inject, at_relay: &Capture, text: &str) -> Result<bool> {
+    fn delivers(inject: &mut Inject, at_relay: &Capture, text: &str) -> Result<bool> {
         for group in ["239.1.1.1:5000", "224.0.0.99:5000"] {
             let frame = UdpFrame::new(socket("10.77.0.2:40000")?, socket(group)?);
             inject.send(&frame.payload(text).build()?)?;
@@ -279,7 +281,7 @@ impl Snooping {
         let at_relay = Capture::on(&self.relay, "in0")?;
         let deadline = Instant::now() + WAIT;
         for number in 0.. {
-            if self.delivers(&mut inject, &at_relay, &format!("{name} {number}"))? == wanted {
+            if Self::delivers(&mut inject, &at_relay, &format!("{name} {number}"))? == wanted {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "never {wanted}: {name}");
@@ -298,7 +300,7 @@ fn a_snooping_switch_delivers_because_of_the_join(datapath: Datapath) -> Result<
     let mut inject = Inject::on(&net.sender, "eth0")?;
     let at_relay = Capture::on(&net.relay, "in0")?;
     ensure!(
-        !net.delivers(&mut inject, &at_relay, "not joined")?,
+        !Snooping::delivers(&mut inject, &at_relay, "not joined")?,
         "this tests nothing"
     );
     ensure!(mcr.finish()?.relay("r") == 0);

@@ -11,10 +11,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Inject, Mcr, Netns, Stats, Topology, UdpFrame, on_every_datapath,
-    socket,
+    Capture, Captured, Datapath, Held, Inject, Mcr, Netns, Stats, Topology, UdpFrame,
+    on_every_datapath, socket,
 };
 use nix::sys::signal::Signal;
 
@@ -107,7 +107,6 @@ fn a_missing_ingress_is_waited_for(datapath: Datapath) -> Result<()> {
     topology.relay.veth_to(&topology.sender, "late", "new")?;
     let mut inject = Inject::on(&topology.sender, "new")?;
     until_relayed(&mut inject, &present, "after")?;
-    // Its groups are joined by event as well.
     mcr.until(|stats| stats.relayed("late") > 0)?;
     mcr.finish()?;
     Ok(())
@@ -123,9 +122,6 @@ fn a_link_made_again_works_again(datapath: Datapath) -> Result<()> {
     )?;
     let steady = Capture::on(receiver, "eth1")?;
     let mut inject = sender(&topology)?;
-    inject.send(&frame("at first")?)?;
-    steady.wait_for(1, WAIT, says("at first"))?;
-
     let index = relay.link("out0")?.index;
     relay.ip("link del out0")?;
     inject.send(&frame("without out0")?)?;
@@ -143,7 +139,7 @@ fn a_link_made_again_works_again(datapath: Datapath) -> Result<()> {
     // What was counted of the link that is gone is not forgotten.
     let stats = mcr.finish()?;
     ensure!(
-        stats.copies("out1") >= 4 && stats.copies("out0") >= 2,
+        stats.copies("out1") >= 3 && stats.copies("out0") >= 2,
         "{stats}"
     );
     Ok(())
@@ -273,9 +269,16 @@ fn a_moved_ingress_leaks_nothing_elsewhere(datapath: Datapath) -> Result<()> {
     let mut inject = sender(&topology)?;
     inject.send(&frame("at home")?)?;
     home.wait_for(1, WAIT, says("at home"))?;
+    let attached = usize::from(datapath == Datapath::Tcx);
+    ensure!(
+        Held::by(&mcr)?.attachments() == attached,
+        "{:?}",
+        Held::by(&mcr)?
+    );
 
     relay.ip(&format!("link set in0 netns {}", stranger.path().display()))?;
     mcr.wait_stderr(WAIT, |line| line.contains("waits for in0"))?;
+    ensure!(Held::by(&mcr)?.attachments() == 0, "still attached");
     stranger.ip("link set in0 up")?;
     stranger.wait_running(&["in0", "trap", "caught"], WAIT)?;
     let arriving = Capture::on(&stranger, "in0")?;
@@ -466,8 +469,6 @@ fn alternative_names_name_links(datapath: Datapath) -> Result<()> {
     relay.ip("link property add dev out0 altname room")?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     until_relayed(&mut sender(&topology)?, &capture, "works")?;
-    let copy = capture.frames()?.into_iter().find(says("works"));
-    ensure!(copy.context("no copy")?.udp().is_some());
     mcr.finish()?;
     Ok(())
 }

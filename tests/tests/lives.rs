@@ -176,6 +176,7 @@ fn the_next_start_after_a_kill_works(datapath: Datapath) -> Result<()> {
 
 fn two_instances_do_not_disturb_each_other(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
+    let before = traces(&topology)?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
     let start = |name: &str, group: &str| {
@@ -201,22 +202,25 @@ fn two_instances_do_not_disturb_each_other(datapath: Datapath) -> Result<()> {
     ensure!(!capture.frames()?.iter().any(says("without one")));
     let stats = two.finish()?;
     ensure!(stats.relay("two") == 3, "{stats}");
+    let after = traces(&topology)?;
+    ensure!(before == after, "{before} before, {after} after");
     Ok(())
 }
 
 fn a_reload_loses_nothing(datapath: Datapath) -> Result<()> {
-    const COUNT: &str = "2000";
+    const COUNT: u64 = 2000;
     let topology = Topology::fan_out(2)?;
     let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
     let group = "239.1.1.1:5000";
+    let count = COUNT.to_string();
     let receiver = Receiver::start(
         &topology.receiver,
-        &[group, "--on", "eth0", "--count", COUNT],
+        &[group, "--on", "eth0", "--count", &count],
     )?;
     let sender = Sender::start(
         &topology.sender,
         &[
-            group, "--from", "eth0", "--rate", "1000pps", "--count", COUNT,
+            group, "--from", "eth0", "--rate", "1000pps", "--count", &count,
         ],
     )?;
     mcr.until(|stats| stats.relay("r") > 0)?;
@@ -246,14 +250,17 @@ fn a_reload_loses_nothing(datapath: Datapath) -> Result<()> {
     ensure!(!capture.frames()?.iter().any(says("removed")));
     let sent = sender.finish(WAIT)?;
     let received = receiver.finish(WAIT)?;
-    ensure!(sent["sent"].to_string() == COUNT, "{sent}");
+    ensure!(sent["sent"] == COUNT, "{sent}");
     ensure!(received["received"] == sent["sent"], "{received}");
     for wrong in ["lost", "duplicates", "reordered"] {
         ensure!(received[wrong] == 0, "{wrong}: {received}");
     }
     // What was counted of the relay that is gone is not forgotten, nor is the other's.
     let stats = mcr.finish()?;
-    ensure!(stats.relay("s") == 2 && stats.relay("r") == 2000, "{stats}");
+    ensure!(
+        stats.relay("s") == 2 && stats.relay("r") == COUNT,
+        "{stats}"
+    );
     Ok(())
 }
 

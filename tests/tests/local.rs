@@ -5,7 +5,7 @@
 //! - What the host itself sends to a group that is joined comes back to its own receivers without
 //!   an Ethernet header; it is nothing that arrived on the link.
 //! - Programs of others on the same hook see every frame as it came, whether they were there first
-//!   or not, and are there afterwards; what they do with it behind mcr does not end relaying.
+//!   or not, and are there afterwards, as are their qdiscs; what they do with it behind mcr does not end relaying.
 
 use std::time::Duration;
 
@@ -185,5 +185,29 @@ fn others_on_the_hook_see_frames_as_they_came(datapath: Datapath) -> Result<()> 
     }
     let filters = relay.tc("filter show dev in0 ingress")?;
     ensure!(!filters.contains("mcr"), "{filters}");
+    Ok(())
+}
+
+/// A qdisc that others have put there is theirs.
+#[test]
+fn the_qdisc_of_others_stays() -> Result<()> {
+    let topology = Topology::fan_out(2)?;
+    let relay = &topology.relay;
+    relay.tc("qdisc add dev in0 clsact")?;
+    let mcr = Mcr::relaying(
+        Datapath::Clsact,
+        relay,
+        &["{name: r, between: [in0, out0, out1], groups: 239.1.1.1}"],
+    )?;
+    // On this link nobody had one, but somebody needs it now.
+    relay.tc(
+        "filter add dev out0 egress pref 7 protocol ip u32 match u32 0 0 \
+         action mirred egress mirror dev out1",
+    )?;
+    mcr.finish()?;
+    for (link, stays) in [("in0", true), ("out0", true), ("out1", false)] {
+        let shown = relay.tc(&format!("qdisc show dev {link}"))?;
+        ensure!(shown.contains("clsact") == stays, "{link}: {shown}");
+    }
     Ok(())
 }

@@ -156,7 +156,7 @@ fn received(on_the_link: &[u8]) -> (Vec<u8>, Option<u16>) {
 /// Priority tags may be lost on the way, which makes no difference to anybody.
 fn without_priority_tag(mut frame: Vec<u8>) -> Vec<u8> {
     while let Some([0x81, 0x00, high, 0x00] | [0x88, 0xa8, high, 0x00]) = frame.get(TAG..TAG + 4)
-        && high & 0x0f == 0
+        && u16::from_be_bytes([*high, 0]).is_multiple_of(0x1000)
     {
         frame.drain(TAG..TAG + 4);
     }

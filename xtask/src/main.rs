@@ -1,5 +1,6 @@
 //! The project's own commands, called by `cargo xtask`.
 
+mod bench;
 mod debian;
 mod ebpf;
 mod image;
@@ -29,6 +30,7 @@ enum Verb {
     Run(run::Run),
     Test(test::Test),
     Soak(soak::Soak),
+    Bench(bench::Bench),
     BuildEbpf(ebpf::BuildEbpf),
     Image(image::Image),
 }
@@ -50,6 +52,7 @@ fn execute(command: Verb) -> Result<()> {
         Verb::Run(arguments) => run::command(&workspace, &arguments),
         Verb::Test(arguments) => test::command(&workspace, &arguments),
         Verb::Soak(arguments) => soak::command(&workspace, &arguments),
+        Verb::Bench(arguments) => bench::command(&workspace, &arguments),
         Verb::Image(arguments) => image::command(&workspace, &arguments),
         Verb::BuildEbpf(arguments) => ebpf::command(&workspace, &arguments),
     }

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 
 use crate::debian;
@@ -33,28 +33,15 @@ pub(crate) struct Run {
 
 /// Runs the command; returns only if something fails before the program is started.
 pub(crate) fn command(workspace: &Workspace, arguments: &Run) -> Result<()> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--quiet", "--package=mcr-userspace", "--bin=mcr"]);
-    if arguments.release {
-        cargo.arg("--release");
-    }
     let mut command = if let Some(config) = &arguments.config {
-        if !config.is_file() {
-            bail!("there is no rule file {}", config.display());
-        }
+        let mut cargo = building(workspace, arguments.release);
         build_for(workspace, &mut cargo)?;
         let built = workspace::executables(&mut cargo)?;
         let mut command = shell::as_root(workspace::program(&built, "mcr")?, passed_on())?;
         command.args(["run", "--config"]).arg(config);
         command
     } else {
-        debian::install(&debian::TOPOLOGY)?;
-        cargo.args(["--package=mcr-tests", "--bin=mcr-demo"]);
-        build_for(workspace, &mut cargo)?;
-        let built = workspace::executables(&mut cargo)?;
-        let mut environment = passed_on();
-        environment.push((BINARY_VARIABLE, workspace::program(&built, "mcr")?.into()));
-        let mut command = shell::as_root(workspace::program(&built, "mcr-demo")?, environment)?;
+        let mut command = beside_mcr(workspace, "mcr-demo", arguments.release)?;
         if let Some(length) = &arguments.length {
             command.args(["--for", length]);
         }
@@ -62,6 +49,27 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Run) -> Result<()> {
     };
     command.args(&arguments.arguments);
     become_it(&mut command)
+}
+
+/// Builds `mcr` and a program of `mcr-tests` that uses it, which is to run as root.
+pub(crate) fn beside_mcr(workspace: &Workspace, program: &str, release: bool) -> Result<Command> {
+    debian::install(&debian::TOPOLOGY)?;
+    let mut cargo = building(workspace, release);
+    cargo.args(["--package=mcr-tests", "--bin", program]);
+    build_for(workspace, &mut cargo)?;
+    let built = workspace::executables(&mut cargo)?;
+    let mut environment = passed_on();
+    environment.push((BINARY_VARIABLE, workspace::program(&built, "mcr")?.into()));
+    shell::as_root(workspace::program(&built, program)?, environment)
+}
+
+fn building(workspace: &Workspace, release: bool) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--quiet", "--package=mcr-userspace", "--bin=mcr"]);
+    if release {
+        cargo.arg("--release");
+    }
+    cargo
 }
 
 /// Builds the object and makes `cargo` embed it.
@@ -73,7 +81,7 @@ fn build_for(workspace: &Workspace, cargo: &mut Command) -> Result<()> {
 }
 
 /// Replaces this process, so that signals and the exit code need no passing on.
-fn become_it(command: &mut Command) -> Result<()> {
+pub(crate) fn become_it(command: &mut Command) -> Result<()> {
     let program = command.get_program().display().to_string();
     let error = command.exec();
     Err(anyhow!(error)).with_context(|| format!("cannot start {program}"))

@@ -172,7 +172,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         let path = args.config.unwrap_or_else(|| DEFAULT_FILE.into());
         let loaded = load(&path)?;
         if !loaded.warnings.is_empty() {
-            let _ = write!(io::stderr(), "{}", loaded.warnings);
+            let _ = writeln!(io::stderr(), "{}", loaded.warnings);
         }
         let of_file = loaded.rules.datapath;
         let datapath = choice.unwrap_or(of_file);

@@ -1,5 +1,6 @@
 //! The datapath in the kernel: the TC program of `mcr-ebpf`, and its maps.
 
+mod clsact;
 mod hook;
 mod maps;
 mod object;

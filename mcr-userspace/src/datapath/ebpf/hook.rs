@@ -3,18 +3,14 @@
 use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        tc::{
-            NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
-        },
+        links::Link as _,
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
     util::KernelVersion,
 };
-use nix::{
-    errno::Errno,
-    net::if_::{if_indextoname, if_nameindex},
-};
+use nix::net::if_::{if_indextoname, if_nameindex};
 
-use super::{chain, tenant::Tenant};
+use super::{chain, clsact, tenant::Tenant};
 use crate::datapath::StepError;
 
 /// The priority of our filters under clsact. A filter without one gets 49152 or less, the
@@ -73,7 +69,11 @@ impl Attacher {
         let links = if_nameindex()
             .map_err(|errno| StepError::system("can't list the links", errno.into()))?;
         for link in &links {
-            remove_leftover(&link.name().to_string_lossy(), tenant.handle());
+            remove_leftover(
+                &link.name().to_string_lossy(),
+                link.index(),
+                tenant.handle(),
+            );
         }
         Ok(Self::Clsact(tenant))
     }
@@ -95,10 +95,14 @@ impl Attacher {
         let name = if_indextoname(ifindex)
             .map_err(|errno| StepError::system(format!("link {ifindex}"), errno.into()))?;
         let name = name.to_string_lossy();
+        let mut qdisc = None;
         let options = match self {
             Self::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
             Self::Clsact(tenant) => {
-                add_clsact(&name)?;
+                // Another mcr that has added it leaves it to us if it ends first.
+                let ours = clsact::add(&name)?
+                    || clsact::priorities(ifindex).is_ok_and(|all| all.contains(&PRIORITY));
+                qdisc = ours.then_some(ifindex);
                 TcAttachOptions::Netlink(NlOptions {
                     priority: PRIORITY,
                     handle: tenant.handle(),
@@ -114,7 +118,10 @@ impl Attacher {
             .attach_with_options(&name, TcAttachType::Ingress, options)
             .map_err(|error| failed(&error))?;
         let link = program.take_link(id).map_err(|error| failed(&error))?;
-        Ok(Attachment { _link: link })
+        Ok(Attachment {
+            link: Some(link),
+            qdisc,
+        })
     }
 }
 
@@ -122,28 +129,28 @@ impl Attacher {
 /// network namespace meanwhile.
 #[derive(Debug)]
 pub(super) struct Attachment {
-    _link: SchedClassifierLink,
+    link: Option<SchedClassifierLink>,
+    /// The link whose qdisc is ours to remove, unless somebody else has come to use it.
+    qdisc: Option<u32>,
 }
 
-/// Adds the qdisc, unless it is there.
-fn add_clsact(name: &str) -> Result<(), StepError> {
-    match qdisc_add_clsact(name) {
-        Ok(()) => Ok(()),
-        Err(error) if is_there(&error) => Ok(()),
-        Err(error) => Err(StepError::system(
-            format!("can't add the qdisc clsact to {name}"),
-            std::io::Error::other(chain(&error)),
-        )),
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        drop(self.link.take());
+        if let Some(ifindex) = self.qdisc {
+            // If the link is gone, so is its qdisc.
+            let _ = clsact::remove_if_unused(ifindex);
+        }
     }
 }
 
-fn is_there(error: &TcError) -> bool {
-    chain(error).contains(Errno::EEXIST.desc())
-}
-
-/// Removes the filter with this handle; there mostly is none.
-fn remove_leftover(name: &str, handle: TcHandle) {
-    let link = SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, handle, None);
-    // Dropping it detaches it.
-    drop(link);
+/// Removes the filter with this handle, and the qdisc if it was the last one; there mostly is
+/// none.
+fn remove_leftover(name: &str, ifindex: u32, handle: TcHandle) {
+    let leftover =
+        SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, handle, None);
+    if leftover.is_ok_and(|link| link.detach().is_ok()) {
+        // Somebody's filter may stand in the way, and the qdisc is theirs then.
+        let _ = clsact::remove_if_unused(ifindex);
+    }
 }

@@ -1,0 +1,293 @@
+//! What a relayed frame costs, beside its yardsticks. `cargo xtask bench` builds and starts it.
+//!
+//! Frames enter the relay's link from a packet socket, in the thread that sends them: the kernel
+//! takes a veth's frames through the ingress hook and out again before it returns to the sender, so
+//! the time per frame is the measure, and none is lost. A run without any copy gives what the
+//! generator and the host's stack cost, which is subtracted. Every variant is measured in turn,
+//! several times, and copies are counted where they arrive.
+
+use std::{
+    os::fd::AsRawFd as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use afpacket::sync::RawPacketStream;
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use mcr_tests::{Mcr, Netns, Topology, UdpFrame};
+use nix::sys::{
+    signal::Signal,
+    socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
+};
+
+/// Frames in one system call: enough that the call itself hardly counts.
+const BATCH: usize = 64;
+/// Long enough for any machine.
+const LONG: Duration = Duration::from_secs(30);
+const GROUP: &str = "239.1.1.1";
+
+/// Measures what a relayed frame costs
+#[derive(Debug, Parser)]
+struct Args {
+    /// Copies of each frame
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 8, 32])]
+    fan_out: Vec<u8>,
+    /// Length of a frame, from its Ethernet header on, in bytes
+    #[arg(long, default_value_t = 100)]
+    size: usize,
+    /// Frames in each run
+    #[arg(long, default_value_t = 200_000)]
+    frames: usize,
+    /// Runs of each variant
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+}
+
+/// What is done with the frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// Nothing: the host's stack throws them away.
+    Nothing,
+    /// Two `tc` commands: u32 and mirred.
+    Mirred,
+    /// The TC program; the host still sees the frames.
+    Tc,
+    /// The same with the group joined, so that the host's stack delivers the frames to nobody.
+    TcJoined,
+    /// The TC program; the host does not see them.
+    TcDrop,
+}
+
+impl Variant {
+    const ALL: [Self; 5] = [
+        Self::Nothing,
+        Self::Mirred,
+        Self::Tc,
+        Self::TcJoined,
+        Self::TcDrop,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "no relay",
+            Self::Mirred => "tc mirred",
+            Self::Tc => "mcr tc",
+            Self::TcJoined => "mcr tc, group joined",
+            Self::TcDrop => "mcr tc, local: drop",
+        }
+    }
+}
+
+/// Something that makes copies until it is dropped.
+enum Running {
+    Nothing,
+    Filter,
+    Mcr(Box<Mcr>),
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mcr-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    println!(
+        "{} frames of {} bytes a run, {} runs of each variant in turn; medians (least to most), in µs a frame",
+        args.frames, args.size, args.runs
+    );
+    for fan_out in &args.fan_out {
+        measure(args, *fan_out)?;
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, fan_out: u8) -> Result<()> {
+    let topology = Topology::fan_out(fan_out)?;
+    let frame = frame(args.size)?;
+    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); Variant::ALL.len()];
+    for _ in 0..args.runs {
+        for (variant, costs) in Variant::ALL.into_iter().zip(&mut costs) {
+            costs.push(one_run(&topology, variant, &frame, args.frames)?);
+        }
+    }
+    for costs in &mut costs {
+        costs.sort_by(f64::total_cmp);
+    }
+    let medians: Vec<f64> = costs.iter().map(|costs| costs[costs.len() / 2]).collect();
+    println!("\n1 → {fan_out}");
+    for ((variant, costs), median) in Variant::ALL.iter().zip(&costs).zip(&medians) {
+        let alone = median - medians[0];
+        let ratio = alone / (medians[1] - medians[0]);
+        print!(
+            "  {:22} {median:6.2} ({:.2} to {:.2})",
+            variant.name(),
+            costs[0],
+            costs[costs.len() - 1]
+        );
+        if *variant == Variant::Nothing {
+            println!();
+        } else {
+            println!(", {alone:6.2} more than no relay, {ratio:.2} of mirred");
+        }
+    }
+    Ok(())
+}
+
+/// A UDP frame of this length.
+fn frame(size: usize) -> Result<Vec<u8>> {
+    const HEADERS: usize = 14 + 20 + 8;
+    let payload = size
+        .checked_sub(HEADERS)
+        .context("a UDP frame has 42 bytes at least")?;
+    let source = format!("{}:40000", Topology::SENDER).parse()?;
+    let group = format!("{GROUP}:5000").parse()?;
+    UdpFrame::new(source, group)
+        .payload(vec![0; payload])
+        .build()
+}
+
+/// The time per frame of one run, in µs.
+fn one_run(topology: &Topology, variant: Variant, frame: &[u8], frames: usize) -> Result<f64> {
+    let running = start(topology, variant)?;
+    let before = arrived(topology)?;
+    let start = Instant::now();
+    topology.sender.run(|| send(frame, frames))?;
+    let elapsed = start.elapsed();
+    let wanted = match variant {
+        Variant::Nothing => 0,
+        _ => frames * topology.egresses.len(),
+    };
+    wait_for(topology, before + wanted)?;
+    stop(topology, running)?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a count of frames is far below 2^52"
+    )]
+    let per_frame = elapsed.as_secs_f64() * 1e6 / frames as f64;
+    Ok(per_frame)
+}
+
+fn start(topology: &Topology, variant: Variant) -> Result<Running> {
+    let to = topology.egresses.join(",");
+    let mirrors: Vec<_> = topology
+        .egresses
+        .iter()
+        .map(|link| format!("action mirred egress mirror dev {link}"))
+        .collect();
+    let mirred = || {
+        let ingress = &topology.ingress;
+        let actions = mirrors.join(" ");
+        tc(&topology.relay, &format!("qdisc add dev {ingress} clsact"))?;
+        let matching = format!("protocol ip u32 match ip dst {GROUP}/32");
+        tc(
+            &topology.relay,
+            &format!("filter add dev {ingress} ingress {matching} {actions}"),
+        )?;
+        Ok(Running::Filter)
+    };
+    let mcr = |local: &str, join: &str| {
+        let arguments = [
+            "--datapath",
+            "tc",
+            "--from",
+            &topology.ingress,
+            "--to",
+            &to,
+            "--group",
+            GROUP,
+            "--local",
+            local,
+            "--join",
+            join,
+        ];
+        Ok(Running::Mcr(Box::new(Mcr::run(
+            &topology.relay,
+            &arguments,
+        )?)))
+    };
+    match variant {
+        Variant::Nothing => Ok(Running::Nothing),
+        Variant::Mirred => mirred(),
+        Variant::Tc => mcr("keep", "false"),
+        Variant::TcJoined => mcr("keep", "true"),
+        Variant::TcDrop => mcr("drop", "false"),
+    }
+}
+
+fn stop(topology: &Topology, running: Running) -> Result<()> {
+    match running {
+        Running::Nothing => Ok(()),
+        Running::Filter => tc(
+            &topology.relay,
+            &format!("qdisc del dev {} clsact", topology.ingress),
+        ),
+        Running::Mcr(mut mcr) => {
+            mcr.signal(Signal::SIGTERM)?;
+            mcr.wait_success(LONG)
+        }
+    }
+}
+
+fn tc(netns: &Netns, words: &str) -> Result<()> {
+    let mut command = netns.command("tc");
+    let status = command.args(words.split_whitespace()).status()?;
+    ensure!(status.success(), "tc {words} failed: {status}");
+    Ok(())
+}
+
+/// Sends `frames` frames out of the sender's link.
+fn send(frame: &[u8], frames: usize) -> Result<()> {
+    let mut socket = RawPacketStream::new().context("cannot open a packet socket")?;
+    socket.bind(Topology::SENDER_LINK)?;
+    let slices: Vec<_> = (0..BATCH).map(|_| [std::io::IoSlice::new(frame)]).collect();
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
+    let addresses = [None; BATCH];
+    let mut left = frames;
+    while left > 0 {
+        let now = left.min(BATCH);
+        let sent = sendmmsg(
+            socket.as_raw_fd(),
+            &mut headers,
+            &slices[..now],
+            &addresses[..now],
+            [],
+            MsgFlags::empty(),
+        )?;
+        left -= sent.count();
+    }
+    Ok(())
+}
+
+/// Frames that have arrived at all of the receiver's links together.
+fn arrived(topology: &Topology) -> Result<usize> {
+    let text = topology.receiver.ip_output("-json -stats link show")?;
+    let links: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+    let received = links
+        .iter()
+        .filter(|link| link["ifname"] != "lo")
+        .filter_map(|link| link["stats64"]["rx"]["packets"].as_u64());
+    Ok(usize::try_from(received.sum::<u64>())?)
+}
+
+/// Waits until as many frames have arrived. A few more are the hosts' own.
+fn wait_for(topology: &Topology, wanted: usize) -> Result<()> {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let now = arrived(topology)?;
+        if now >= wanted {
+            ensure!(now < wanted + 1000, "{now} frames arrived, not {wanted}");
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{now} frames arrived, not {wanted}"
+        );
+        std::thread::yield_now();
+    }
+}

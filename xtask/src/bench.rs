@@ -1,0 +1,22 @@
+//! `cargo xtask bench`: what a relayed frame costs, beside its yardsticks.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::run;
+use crate::workspace::Workspace;
+
+/// Measures what a relayed frame costs, beside `tc mirred`
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// For the benchmark, such as --fan-out 1,8 --frames 1000000
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Runs the command; returns only if something fails before the benchmark is started.
+pub(crate) fn command(workspace: &Workspace, arguments: &Bench) -> Result<()> {
+    let mut command = run::beside_mcr(workspace, "mcr-bench", true)?;
+    command.args(&arguments.arguments);
+    run::become_it(&mut command)
+}
