@@ -98,6 +98,10 @@ impl Basis {
     /// The reason why this egress gets no copy.
     #[inline(always)]
     pub fn rewrite(&self, egress: &Egress) -> Result<Rewrite, Reason> {
+        // The kernel tells that a link is down only of a clone, not of a frame given away.
+        if !egress.is_up() {
+            return Err(Reason::EgressFailed);
+        }
         if self.ip_length > egress.mtu() {
             return Err(Reason::TooBig);
         }

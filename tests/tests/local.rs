@@ -7,11 +7,11 @@
 //! - Programs of others on the same hook see every frame as it came, whether they were there first
 //!   or not, and are there afterwards, as are their qdiscs; what they do with it behind mcr does not end relaying.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Inject, Mcr, Member, Topology, UdpFrame, on_both_hooks,
+    Capture, Captured, Datapath, Inject, Mcr, Member, Stats, Topology, UdpFrame, on_both_hooks,
     on_every_datapath, socket, udp_sender,
 };
 
@@ -25,6 +25,7 @@ on_every_datapath!(
 on_both_hooks!(
     the_host_does_not_receive_what_is_dropped,
     dropped_here_means_also_where_no_egress_is,
+    a_frame_given_to_an_egress_that_is_down_is_counted,
     others_on_the_hook_see_frames_as_they_came,
 );
 
@@ -136,6 +137,30 @@ fn dropped_here_means_also_where_no_egress_is(datapath: Datapath) -> Result<()> 
     ensure!(member.waiting()? == 0);
     let stats = mcr.finish()?;
     ensure!(stats.refused("in0", "no-egress") == 1, "{stats}");
+    Ok(())
+}
+
+/// The last copy of a frame that the host is not to see is the frame itself, of which the kernel
+/// would not tell that it got nowhere.
+fn a_frame_given_to_an_egress_that_is_down_is_counted(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let mcr = Mcr::relaying(
+        datapath,
+        &topology.relay,
+        &["{name: r, from: in0, to: out0, groups: 239.1.1.1, local: drop}"],
+    )?;
+    topology.relay.ip("link set out0 down")?;
+    let sender = udp_sender(&topology.sender, "eth0", Topology::SENDER.parse()?, 1)?;
+    let deadline = Instant::now() + WAIT;
+    let failed = |stats: &Stats| stats.unsent("out0", "egress-failed") > 0;
+    loop {
+        sender.send_to(b"down", "239.1.1.1:5000")?;
+        if mcr.within(Duration::from_millis(200), failed).is_some() {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "no copy has failed");
+    }
+    mcr.finish()?;
     Ok(())
 }
 

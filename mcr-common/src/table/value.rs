@@ -132,7 +132,8 @@ pub struct Egress {
     set_source_mac: u8,
     hop_mode: u8,
     hop_value: u8,
-    padding: [u8; 3],
+    down: u8,
+    padding: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Egress>() == 20);
@@ -158,8 +159,23 @@ impl Egress {
             set_source_mac: u8::from(source_mac.is_some()),
             hop_mode,
             hop_value,
-            padding: [0; 3],
+            down: 0,
+            padding: [0; 2],
         }
+    }
+
+    /// The same, but for a link that is up or down: one that is down gets no copies.
+    #[must_use]
+    pub const fn up(mut self, up: bool) -> Self {
+        self.down = !up as u8;
+        self
+    }
+
+    /// Whether the link is up.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_up(&self) -> bool {
+        self.down == 0
     }
 
     /// Interface index of the link.

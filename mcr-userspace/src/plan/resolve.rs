@@ -114,7 +114,7 @@ fn egress(world: &World, relay: &Relay, index: u32, link: &LinkState) -> Egress 
         Ttl::Decrement => HopEdit::Decrement,
         Ttl::Set(value) => HopEdit::Set(value),
     };
-    Egress::new(index, link.mtu, source_mac, hop)
+    Egress::new(index, link.mtu, source_mac, hop).up(link.up)
 }
 
 /// Pairs of a relay's links that are stacked on each other, each as a sentence: a frame can

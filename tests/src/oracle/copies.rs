@@ -10,9 +10,12 @@ use super::{Arrival, links::Way, read::Datagram};
 
 /// The copy of a frame for one egress.
 ///
-/// Its length is checked first: what follows the Ethernet header and tags, padding included, or
+/// A link that is down takes none. Then its length is checked: what follows the Ethernet header and tags, padding included, or
 /// one of the datagrams the frame will be cut into.
 pub(super) fn copy(arrival: &Arrival, datagram: &Datagram, way: &Way) -> Result<Vec<u8>, Reason> {
+    if !way.up {
+        return Err(Reason::EgressFailed);
+    }
     let length = match arrival.segment_size {
         Some(size) => datagram.payload - datagram.network + size,
         None => arrival.frame.len() - datagram.network,

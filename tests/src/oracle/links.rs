@@ -17,6 +17,7 @@ pub(super) struct InForce<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Way {
     pub(super) ifindex: u32,
+    pub(super) up: bool,
     pub(super) mtu: u32,
     /// The source address; `None`: as it was.
     pub(super) source_mac: Option<[u8; 6]>,
@@ -45,6 +46,7 @@ impl<'a> InForce<'a> {
                 })
                 .map(|(index, link)| Way {
                     ifindex: *index,
+                    up: link.up,
                     mtu: link.mtu,
                     source_mac: source_mac(world, relay, link),
                     ttl: relay.ttl,

@@ -11,6 +11,7 @@ use mcr::{
     plan::{LinkKind, LinkState, World},
 };
 use proptest::{
+    bool::weighted,
     collection::{btree_set, vec},
     prelude::*,
     sample::{select, subsequence},
@@ -168,7 +169,8 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
     ];
     let master = prop_oneof![50 => Just(None), 1 => select(&IFINDEXES[..]).prop_map(Some)];
     let mtu = select(&[68, 90, 1500, 9000][..]);
-    (kind, master, mtu).prop_map(move |(kind, master, mtu)| LinkState {
+    let up = weighted(0.9);
+    (kind, master, mtu, up).prop_map(move |(kind, master, mtu, up)| LinkState {
         name: NAMES[position].to_owned(),
         alternative_names: if position == 0 {
             vec![NAMES[5].to_owned()]
@@ -178,7 +180,7 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
         kind,
         mac: [0x02, 0, 0, 0, 1, NAMES[position].as_bytes()[0]],
         mtu,
-        up: true,
+        up,
         master: master.filter(|master| *master != index),
         parent: None,
     })
