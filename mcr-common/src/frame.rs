@@ -64,6 +64,25 @@ pub struct Packet {
     pub transport: Transport,
 }
 
+impl Packet {
+    /// What [`parse_into`] can be given: no byte that any packet uses is left undefined.
+    pub const EMPTY: Self = Self {
+        source_mac: [0; 6],
+        network: 0,
+        payload: 0,
+        hop_limit: 0,
+        // Of each, the variant that leaves no room.
+        addresses: Addresses::V6 {
+            source: Ipv6Addr::UNSPECIFIED,
+            group: Ipv6Addr::UNSPECIFIED,
+        },
+        transport: Transport::First {
+            port: 0,
+            identification: 0,
+        },
+    };
+}
+
 /// Source and group of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addresses {
@@ -119,22 +138,34 @@ pub enum Transport {
 /// The reason why a frame of interest can't be relayed.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F) -> Result<Option<Packet>, Reason> {
+    let mut packet = Packet::EMPTY;
+    Ok(parse_into(frame, &mut packet)?.then_some(packet))
+}
+
+/// As [`parse`], but fills in a packet, and says whether the frame is of interest.
+///
+/// Returned by value, the variants of a packet's parts would meet on the stack, and the bytes
+/// that only one of them has be copied for all. The kernel's verifier lets nobody read what was
+/// not written there, before Linux 6.3 and without `CAP_PERFMON`.
+///
+/// # Errors
+///
+/// The reason why a frame of interest can't be relayed. The packet is of no use then.
+#[inline(always)]
+pub fn parse_into<F: Frame>(frame: &F, packet: &mut Packet) -> Result<bool, Reason> {
     let Some(ethernet) = frame.read::<ETHERNET_HEADER>(0) else {
-        return Ok(None);
+        return Ok(false);
     };
     let to_group = ethernet[0] & 1 != 0;
     if !to_group && !frame.to_this_host() {
-        return Ok(None);
+        return Ok(false);
     }
-    let result = parse_interesting(frame, &ethernet);
-    if to_group {
-        return result.map(Some);
-    }
-    // A multicast packet in a unicast frame, as Wi-Fi access points send them. Whatever else is
-    // addressed to this host is its own affair.
-    match result {
-        Ok(packet) => Ok(Some(packet)),
-        Err(_) => Ok(None),
+    match parse_interesting(frame, &ethernet, packet) {
+        Ok(()) => Ok(true),
+        // A multicast packet in a unicast frame, as Wi-Fi access points send them, is of
+        // interest. Whatever else is addressed to this host is its own affair.
+        Err(_) if !to_group => Ok(false),
+        Err(reason) => Err(reason),
     }
 }
 
@@ -142,17 +173,19 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Option<Packet>, Reason> {
 fn parse_interesting<F: Frame>(
     frame: &F,
     ethernet: &[u8; ETHERNET_HEADER],
-) -> Result<Packet, Reason> {
+    packet: &mut Packet,
+) -> Result<(), Reason> {
     let [_, _, _, _, _, _, a, b, c, d, e, f, type_high, type_low] = *ethernet;
-    let source_mac = [a, b, c, d, e, f];
     if [a, b, c, d] == RELAY_MAC_PREFIX {
         return Err(Reason::AlreadyRelayed);
     }
+    packet.source_mac = [a, b, c, d, e, f];
     let ethertype = u16::from_be_bytes([type_high, type_low]);
     let (network, ethertype) = skip_tags(frame, ethertype)?;
+    packet.network = network;
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4::parse(frame, source_mac, network),
-        ETHERTYPE_IPV6 => ipv6::parse(frame, source_mac, network),
+        ETHERTYPE_IPV4 => ipv4::parse(frame, packet),
+        ETHERTYPE_IPV6 => ipv6::parse(frame, packet),
         _ => Err(Reason::NotIp),
     }
 }

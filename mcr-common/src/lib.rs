@@ -17,5 +17,5 @@ pub mod table;
 
 pub use classify::{Hit, Refusal, Tables, Verdict, classify, look_up};
 pub use edit::{Basis, HopRewrite, Rewrite};
-pub use frame::{Addresses, Frame, Packet, Transport, parse};
+pub use frame::{Addresses, Frame, Packet, Transport, parse, parse_into};
 pub use reason::Reason;

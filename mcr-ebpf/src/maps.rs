@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use mcr_common::{
-    Reason,
+    Packet, Reason,
     classify::Tables,
     table::{
         Egress, EgressSet, EgressStats, FRAGMENT_TIMEOUT, FragmentKey, Lease, Link, LinkStats,
@@ -44,6 +44,9 @@ static EGRESS_STATS: PerCpuArray<EgressStats> =
     PerCpuArray::with_max_entries(MAX_EGRESS_ENTRIES, 0);
 #[map(name = "mcr_observed")]
 static OBSERVED: Array<Observed> = Array::with_max_entries(1, 0);
+/// The frame at hand.
+#[map(name = "mcr_packet")]
+static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
 /// What is remembered of a first fragment.
 #[repr(C)]
@@ -113,6 +116,25 @@ pub(crate) fn link(ifindex: u32) -> Option<Link> {
 #[inline(always)]
 pub(crate) fn lease_runs() -> bool {
     LEASE.get(0).is_some_and(|lease| now() < lease.until)
+}
+
+/// The place for what the headers of the frame at hand say, emptied.
+#[inline(always)]
+pub(crate) fn new_packet() -> Option<&'static mut Packet> {
+    let packet = PACKET.get_ptr_mut(0)?;
+    // SAFETY: the map's entry is large enough and aligned to 8 bytes; for the rest as in
+    // `egress`.
+    unsafe {
+        packet.write(Packet::EMPTY);
+        Some(&mut *packet)
+    }
+}
+
+/// What the headers of the frame at hand say.
+#[inline(always)]
+pub(crate) fn packet() -> Option<&'static Packet> {
+    // SAFETY: as in `egress`; `new_packet` has been called for this frame.
+    PACKET.get_ptr(0).map(|packet| unsafe { &*packet })
 }
 
 /// The members of an egress set.

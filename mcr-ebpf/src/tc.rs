@@ -1,9 +1,8 @@
 //! The programs for the TC ingress hook.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    EbpfContext as _,
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
@@ -26,12 +25,12 @@ pub(crate) const DROP: i32 = TC_ACT_SHOT;
 /// Relays what arrives on a link.
 #[classifier]
 pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
-    let mut packet = MaybeUninit::uninit();
     let mut found = Found::default();
-    match decide(&ctx, &mut packet, &mut found) {
+    match decide(&ctx, &mut found) {
         Observed::RELAY => {
-            // SAFETY: a frame that is relayed has been read.
-            let packet = unsafe { packet.assume_init_ref() };
+            let Some(packet) = maps::packet() else {
+                return NEXT;
+            };
             let basis = Basis::new(&Skb(&ctx), packet);
             copy::to_egresses(&ctx, &found, basis)
         }
@@ -46,9 +45,8 @@ pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
 /// Decides the same without doing it, and leaves word in the map `mcr_observed`. For tests.
 #[classifier]
 pub(crate) fn mcr_verdict(ctx: TcContext) -> i32 {
-    let mut packet = MaybeUninit::uninit();
     let mut found = Found::default();
-    let outcome = decide(&ctx, &mut packet, &mut found);
+    let outcome = decide(&ctx, &mut found);
     maps::observe(Observed {
         outcome,
         reason: found.reason,
@@ -74,7 +72,7 @@ pub(crate) struct Found {
 /// The kernel's stack has 512 bytes for all functions under way. Reading, looking up and
 /// copying follow one another as functions of their own, so that each has it to itself.
 #[inline(always)]
-fn decide(ctx: &TcContext, packet: &mut MaybeUninit<Packet>, found: &mut Found) -> u32 {
+fn decide(ctx: &TcContext, found: &mut Found) -> u32 {
     let ifindex = Skb(ctx).ifindex();
     let Some(link) = maps::link(ifindex) else {
         return Observed::PASS;
@@ -83,7 +81,7 @@ fn decide(ctx: &TcContext, packet: &mut MaybeUninit<Packet>, found: &mut Found) 
         return Observed::PASS;
     }
     found.link_stats = link.stats;
-    match read(ctx, packet) {
+    match mcr_read(ctx.as_ptr().cast()) {
         READ => {}
         NOT_OF_INTEREST => return Observed::PASS,
         reason => {
@@ -91,8 +89,9 @@ fn decide(ctx: &TcContext, packet: &mut MaybeUninit<Packet>, found: &mut Found) 
             return Observed::REFUSE;
         }
     }
-    // SAFETY: just read.
-    let packet = unsafe { packet.assume_init_ref() };
+    let Some(packet) = maps::packet() else {
+        return Observed::PASS;
+    };
     let outcome = look_up(packet, ifindex, &link, found);
     if outcome == Observed::RELAY && link.leased != 0 && !maps::lease_runs() {
         found.reason = Reason::LeaseExpired as u32;
@@ -102,20 +101,28 @@ fn decide(ctx: &TcContext, packet: &mut MaybeUninit<Packet>, found: &mut Found) 
     outcome
 }
 
-/// [`read`] has filled in the packet. No reason has this index, nor the next.
+/// [`mcr_read`] has filled in the packet. No reason has this index, nor the next.
 const READ: u32 = u32::MAX;
 /// The frame is of no interest.
 const NOT_OF_INTEREST: u32 = u32::MAX - 1;
 
-/// Reads the headers: [`READ`], [`NOT_OF_INTEREST`] or a [`Reason::index`].
+/// Reads the headers into [`maps::packet`]: [`READ`], [`NOT_OF_INTEREST`] or a
+/// [`Reason::index`].
+///
+/// A function of its own with external linkage, and its result in a map, so that the verifier
+/// looks at what follows once. In a program of several functions it takes, before Linux 6.2, any
+/// two numbers for a difference that matters, and would look again for every way through the
+/// headers: more than the million instructions it has patience for.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn read(ctx: &TcContext, packet: &mut MaybeUninit<Packet>) -> u32 {
-    match mcr_common::parse(&Skb(ctx)) {
-        Ok(Some(parsed)) => {
-            packet.write(parsed);
-            READ
-        }
-        Ok(None) => NOT_OF_INTEREST,
+extern "C" fn mcr_read(ctx: *mut __sk_buff) -> u32 {
+    let ctx = TcContext::new(ctx);
+    let Some(packet) = maps::new_packet() else {
+        return NOT_OF_INTEREST;
+    };
+    match mcr_common::parse_into(&Skb(&ctx), packet) {
+        Ok(true) => READ,
+        Ok(false) => NOT_OF_INTEREST,
         Err(reason) => reason as u32,
     }
 }

@@ -12,13 +12,10 @@ const PIM: u8 = 103;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
-/// Reads the IPv4 packet whose header begins at `network`.
+/// Reads the IPv4 packet whose header begins at `packet.network`.
 #[inline(always)]
-pub(super) fn parse<F: Frame>(
-    frame: &F,
-    source_mac: [u8; 6],
-    network: usize,
-) -> Result<Packet, Reason> {
+pub(super) fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
+    let network = packet.network;
     let header = frame.read::<HEADER>(network).ok_or(Reason::Truncated)?;
     let [
         version,
@@ -58,32 +55,27 @@ pub(super) fn parse<F: Frame>(
     let end = network + total;
     let fragment = u16::from_be_bytes([f0, f1]);
     let identification = u32::from(u16::from_be_bytes([i0, i1]));
-    let (payload, transport) = if fragment & FRAGMENT_OFFSET != 0 {
-        (transport, Transport::Later { identification })
+    if fragment & FRAGMENT_OFFSET != 0 {
+        packet.payload = transport;
+        packet.transport = Transport::Later { identification };
     } else {
         let port = udp::destination_port(frame, transport, end)?;
-        let whole = fragment & MORE_FRAGMENTS == 0;
-        let part = if whole {
-            Transport::Whole { port }
+        packet.payload = transport + udp::HEADER;
+        if fragment & MORE_FRAGMENTS == 0 {
+            packet.transport = Transport::Whole { port };
         } else {
-            Transport::First {
+            packet.transport = Transport::First {
                 port,
                 identification,
-            }
-        };
-        (transport + udp::HEADER, part)
+            };
+        }
+    }
+    packet.hop_limit = hop_limit;
+    packet.addresses = Addresses::V4 {
+        source: Ipv4Addr::new(s0, s1, s2, s3),
+        group,
+        protocol,
+        checksum: u16::from_be_bytes([c0, c1]),
     };
-    Ok(Packet {
-        source_mac,
-        network,
-        payload,
-        hop_limit,
-        addresses: Addresses::V4 {
-            source: Ipv4Addr::new(s0, s1, s2, s3),
-            group,
-            protocol,
-            checksum: u16::from_be_bytes([c0, c1]),
-        },
-        transport,
-    })
+    Ok(())
 }

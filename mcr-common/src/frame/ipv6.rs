@@ -41,13 +41,10 @@ enum Step {
     LaterFragment(u32),
 }
 
-/// Reads the IPv6 packet whose header begins at `network`.
+/// Reads the IPv6 packet whose header begins at `packet.network`.
 #[inline(always)]
-pub(super) fn parse<F: Frame>(
-    frame: &F,
-    source_mac: [u8; 6],
-    network: usize,
-) -> Result<Packet, Reason> {
+pub(super) fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reason> {
+    let network = packet.network;
     let fixed = frame.read::<8>(network).ok_or(Reason::Truncated)?;
     let source = frame.read::<16>(network + 8).ok_or(Reason::Truncated)?;
     let group = frame.read::<16>(network + 24).ok_or(Reason::Truncated)?;
@@ -76,33 +73,33 @@ pub(super) fn parse<F: Frame>(
             break;
         }
     }
-    let (payload, transport) = match found {
-        Step::LaterFragment(identification) => (walk.offset, Transport::Later { identification }),
+    packet.payload = walk.offset;
+    match found {
+        Step::LaterFragment(identification) => {
+            packet.transport = Transport::Later { identification };
+        }
         Step::Upper if walk.next == udp::PROTOCOL => {
             let port = udp::destination_port(frame, walk.offset, end)?;
-            let part = match walk.fragment {
-                None => Transport::Whole { port },
-                Some(identification) => Transport::First {
-                    port,
-                    identification,
-                },
-            };
-            (walk.offset + udp::HEADER, part)
+            packet.payload += udp::HEADER;
+            match walk.fragment {
+                None => packet.transport = Transport::Whole { port },
+                Some(identification) => {
+                    packet.transport = Transport::First {
+                        port,
+                        identification,
+                    };
+                }
+            }
         }
         Step::Upper => return Err(upper_layer(frame, &walk, end)),
         Step::Extension => return Err(Reason::NotUdp),
+    }
+    packet.hop_limit = hop_limit;
+    packet.addresses = Addresses::V6 {
+        source: Ipv6Addr::from(source),
+        group,
     };
-    Ok(Packet {
-        source_mac,
-        network,
-        payload,
-        hop_limit,
-        addresses: Addresses::V6 {
-            source: Ipv6Addr::from(source),
-            group,
-        },
-        transport,
-    })
+    Ok(())
 }
 
 /// Goes on by one header.
