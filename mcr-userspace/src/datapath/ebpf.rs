@@ -170,15 +170,29 @@ fn from_ebpf(error: &EbpfError) -> LoadError {
 
 fn from_program(error: &ProgramError) -> LoadError {
     // The verifier says "permission denied" as well, but has more to say.
-    if let ProgramError::LoadError { verifier_log, .. } = error
-        && !verifier_log.to_string().is_empty()
-    {
-        return LoadError::Kernel(chain(error));
+    if let ProgramError::LoadError { verifier_log, .. } = error {
+        let log = verifier_log.to_string();
+        if let Some(objection) = objection(&log) {
+            tracing::debug!("the verifier's log:\n{log}");
+            return LoadError::Kernel(format!(
+                "its verifier says {objection:?} (RUST_LOG=debug shows the whole log)"
+            ));
+        }
     }
     if may_not(error) {
         return LoadError::Permission;
     }
     LoadError::Kernel(chain(error))
+}
+
+/// What the verifier objects to: the last line of its log, which can have tens of thousands,
+/// but for the statistics (`print_verification_stats` in `kernel/bpf/verifier.c`).
+fn objection(log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    let said = |line: &&str| {
+        !line.trim().is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start))
+    };
+    log.lines().rev().find(said).map(str::trim)
 }
 
 fn may_not(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -214,4 +228,23 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     sentence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::objection;
+
+    #[test]
+    fn of_the_verifiers_log_the_reason_is_told() {
+        let log = "894: (79) r1 = *(u64 *)(r10 -224)\n\
+            invalid read from stack R10 off=-224 size=8\n\
+            verification time 153376 usec\nstack depth 128+0+216\n\
+            processed 1647 insns (limit 1000000) max_states_per_insn 5\n";
+        assert_eq!(
+            objection(log),
+            Some("invalid read from stack R10 off=-224 size=8")
+        );
+        assert_eq!(objection("\n"), None);
+        assert_eq!(objection("processed 0 insns\n"), None);
+    }
 }
