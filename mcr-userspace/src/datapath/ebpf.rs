@@ -39,7 +39,7 @@ pub struct Ebpf {
 pub enum LoadError {
     /// This process may not.
     #[error(
-        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF and CAP_NET_ADMIN"
+        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
     )]
     Permission,
     /// The kernel has no eBPF, or lacks something the program needs.
@@ -174,6 +174,10 @@ fn from_program(error: &ProgramError) -> LoadError {
         let log = verifier_log.to_string();
         if let Some(objection) = objection(&log) {
             tracing::debug!("the verifier's log:\n{log}");
+            // Without CAP_PERFMON it is stricter, and says so.
+            if objection.ends_with("prohibited for !root") {
+                return LoadError::Permission;
+            }
             return LoadError::Kernel(format!(
                 "its verifier says {objection:?} (RUST_LOG=debug shows the whole log)"
             ));
