@@ -6,6 +6,7 @@
 //! - What is joined queues nothing: no socket takes a delivery per frame.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,42 @@ on_every_datapath!(
     sources_are_joined,
     sources_are_joined_on_a_link_that_was_away,
     nothing_is_joined_against_the_users_will,
+    groups_are_joined_again_after_a_small_mtu,
     a_snooping_switch_delivers_because_of_the_join,
     what_is_joined_queues_nothing,
 );
+
+fn wait(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + WAIT;
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "not {what} within {WAIT:?}");
+        std::thread::sleep(RETRY);
+    }
+    Ok(())
+}
+
+/// The kernel takes IPv6 away from a link whose MTU is below 1280.
+fn groups_are_joined_again_after_a_small_mtu(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let relay = &topology.relay;
+    let group: Ipv6Addr = "ff05::20".parse()?;
+    let rule = format!("{{name: r, from: in0, to: out0, groups: \"{group}\"}}");
+    let mcr = Mcr::relaying(datapath, relay, &[&rule])?;
+    let descriptors =
+        || -> Result<usize> { Ok(fs::read_dir(format!("/proc/{}/fd", mcr.id()))?.count()) };
+    let before = descriptors()?;
+    ensure!(relay.groups_v6("in0")?.contains(&group));
+    relay.ip("link set in0 mtu 1000")?;
+    ensure!(!relay.groups_v6("in0")?.contains(&group));
+    // The socket of the join goes with it.
+    wait("the membership given up", || Ok(descriptors()? < before))?;
+    relay.ip("link set in0 mtu 1500")?;
+    wait("joined again", || {
+        Ok(relay.groups_v6("in0")?.contains(&group))
+    })?;
+    mcr.finish()?;
+    Ok(())
+}
 
 /// Fifty groups of each family, and all of them as a list.
 fn fifty() -> (BTreeSet<Ipv4Addr>, BTreeSet<Ipv6Addr>, String) {

@@ -22,6 +22,10 @@ use super::{
 };
 use crate::config::model::{Local, Relay};
 
+/// The smallest MTU of a link with IPv6 (RFC 8200 section 5). Below it the kernel takes IPv6 away,
+/// and forgets what was joined.
+const IPV6_MTU: u32 = 1280;
+
 /// What is to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -109,7 +113,7 @@ pub fn plan(world: &World, previous: &Table) -> Result<Plan, PlanError> {
             Ok(resolved) => {
                 demand(relay, number, &resolved, &mut demands);
                 if relay.join {
-                    join(relay, &resolved, &mut joins);
+                    join(world, relay, &resolved, &mut joins);
                 }
                 state.in_force = resolved.ingress.iter().any(|ingress| {
                     let mut others = resolved.egress.iter();
@@ -174,9 +178,14 @@ fn options<T: Copy>(values: impl Iterator<Item = T>) -> Vec<Option<T>> {
     if some.is_empty() { vec![None] } else { some }
 }
 
-fn join(relay: &Relay, resolved: &Resolved, joins: &mut BTreeSet<Join>) {
+fn join(world: &World, relay: &Relay, resolved: &Resolved, joins: &mut BTreeSet<Join>) {
     for ifindex in &resolved.ingress {
-        for group in &relay.groups {
+        let speaks_v6 = world
+            .links
+            .get(ifindex)
+            .is_some_and(|link| link.mtu >= IPV6_MTU);
+        let groups = relay.groups.iter();
+        for group in groups.filter(|group| group.address().is_ipv4() || speaks_v6) {
             for source in options(relay.sources.iter().copied()) {
                 joins.insert(Join {
                     ifindex: *ifindex,
