@@ -196,6 +196,9 @@ fn kinds_are_sets() {
     }
     for (source, port) in [(true, true), (true, false), (false, true), (false, false)] {
         assert_eq!(Kinds::of(source, port).any(Kinds::WITH_SOURCE), source);
-        assert_eq!(Kinds::of(source, port).any(Kinds::WITH_PORT), port);
+        assert_eq!(
+            Kinds::of(source, port).any(Kinds::SOURCE_GROUP_PORT.with(Kinds::GROUP_PORT)),
+            port
+        );
     }
 }

@@ -25,8 +25,6 @@ impl Kinds {
     pub const GROUP: Self = Self(8);
     /// The kinds that look at the source.
     pub const WITH_SOURCE: Self = Self(1 | 2);
-    /// The kinds that look at the port.
-    pub const WITH_PORT: Self = Self(1 | 4);
 
     /// The kind of a route by what it gives beside the group.
     #[must_use]
