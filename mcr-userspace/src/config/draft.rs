@@ -11,7 +11,10 @@ use std::{
 use mcr_common::table::MAX_EGRESSES;
 
 use super::{
-    model::{DatapathChoice, Group, LinkSelector, Local, Relay, SourceMac, Ttl},
+    model::{
+        DatapathChoice, Edits, GroupMatch, LinkSelector, Local, Match, Packets, ProtocolMatch,
+        Relay, SourceMac, Ttl, VlanMatch, Way,
+    },
     problem::{Kind, Problems},
     well_known,
 };
@@ -96,7 +99,7 @@ pub(super) struct Draft<W> {
     pub(super) at: W,
     pub(super) name: Option<String>,
     pub(super) ways: Ways<W>,
-    pub(super) groups: Values<W, Group>,
+    pub(super) groups: Values<W, GroupMatch>,
     pub(super) sources: Values<W, IpAddr>,
     pub(super) ports: Values<W, NonZeroU16>,
     pub(super) ttl: Option<(W, Ttl)>,
@@ -134,17 +137,37 @@ impl<W: Copy> Draft<W> {
             Ways::Between(links) => (links.clone().values(), links.values()),
             Ways::Unclear => return None,
         };
+        let edits = Edits {
+            ttl: self.ttl.map(|(_, ttl)| ttl).unwrap_or_default(),
+            source_mac: self.source_mac.map(|(_, mac)| mac).unwrap_or_default(),
+            ..Edits::default()
+        };
+        let to: Vec<LinkSelector> = to;
         Some(Relay {
             name,
             place: None,
             from,
-            to,
-            groups: self.groups.values(),
-            sources: self.sources.values(),
-            ports: self.ports.values(),
-            ttl: self.ttl.map(|(_, ttl)| ttl).unwrap_or_default(),
-            source_mac: self.source_mac.map(|(_, mac)| mac).unwrap_or_default(),
+            to: to.into_iter().map(|link| Way { link, edits }).collect(),
+            matches: Match::Packets(Packets {
+                groups: self.groups.values(),
+                sources: self
+                    .sources
+                    .items
+                    .into_iter()
+                    .map(|(_, s)| s.into())
+                    .collect(),
+                ports: self
+                    .ports
+                    .items
+                    .into_iter()
+                    .map(|(_, p)| p.into())
+                    .collect(),
+                protocol: ProtocolMatch::udp(),
+            }),
+            vlans: [VlanMatch::Untagged].into(),
             local: self.local.map(|(_, local)| local).unwrap_or_default(),
+            limit: None,
+            host_frames: false,
             join: self.join.is_none_or(|(_, join)| join),
         })
     }
@@ -197,7 +220,7 @@ impl<W: Copy> Draft<W> {
         }
         let has = |v4: bool| {
             let source = self.sources.items.iter().any(|(_, s)| s.is_ipv4() == v4);
-            let group = |(_, g): &(W, Group)| g.address().is_ipv4() == v4;
+            let group = |(_, g): &(W, GroupMatch)| g.is_ipv4() == v4;
             (source, self.groups.items.iter().any(group))
         };
         let families = [has(false), has(true)];
@@ -217,11 +240,11 @@ impl<W: Copy> Draft<W> {
             return;
         }
         for (at, group) in &self.groups.items {
-            if !families[usize::from(group.address().is_ipv4())].0 {
+            if !families[usize::from(group.is_ipv4())].0 {
                 let message = format!(
                     "the group `{group}` is {}, but no source of this relay is, so that nothing \
                      can match: add a source of its family, or make a relay of its own for it",
-                    family(group.address())
+                    if group.is_ipv4() { "IPv4" } else { "IPv6" }
                 );
                 problems.add(*at, Kind::GroupWithoutSource, message);
             }
@@ -298,7 +321,7 @@ fn content(relay: &Relay) -> impl Hash + Eq + '_ {
     (
         relay.from.iter().collect::<BTreeSet<_>>(),
         relay.to.iter().collect::<BTreeSet<_>>(),
-        (&relay.groups, &relay.sources, &relay.ports),
-        (relay.ttl, relay.source_mac, relay.local, relay.join),
+        (&relay.matches, &relay.vlans, relay.limit),
+        (relay.local, relay.host_frames, relay.join),
     )
 }

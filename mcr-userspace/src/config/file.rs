@@ -6,7 +6,7 @@ use super::{
     diagnostic::Span,
     draft,
     fields::{Fields, Schema},
-    model::{DatapathChoice, RuleFile},
+    model::{DatapathChoice, Limits, RuleFile},
     problem::{Kind, Problems},
     relay, value,
     yaml::{Node, Value},
@@ -85,6 +85,7 @@ pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<Rul
     }
     Some(RuleFile {
         datapath: datapath?,
+        limits: Limits::default(),
         relays: relays.into_iter().map(|(_, relay)| relay).collect(),
     })
 }

@@ -1,8 +1,10 @@
 //! Groups and ports that belong to a protocol for which relaying is seldom meant.
 
-use std::{net::IpAddr, num::NonZeroU16};
+use std::num::NonZeroU16;
 
-use super::model::Group;
+use ipnet::IpNet;
+
+use super::model::GroupMatch;
 
 /// Groups of routing protocols, with the name of the protocol and whether it is UDP.
 /// IANA, "IPv4 Multicast Address Space Registry" and "IPv6 Multicast Address Space Registry".
@@ -24,7 +26,7 @@ const ROUTING: &[(&str, &str, bool)] = &[
 ];
 
 /// Why it is doubtful that this group is meant, if it is one of a routing protocol.
-pub(super) fn routing_protocol(group: Group) -> Option<String> {
+pub(super) fn routing_protocol(group: GroupMatch) -> Option<String> {
     let text = group.to_string();
     let (_, protocol, udp) = ROUTING.iter().find(|(known, ..)| *known == text)?;
     Some(if *udp {
@@ -54,20 +56,21 @@ pub(super) fn dhcp(port: NonZeroU16) -> Option<String> {
 }
 
 /// Whether the group is source-specific: `232.0.0.0/8` and `ff3x::/32` (RFC 4607 section 1).
-pub(super) fn source_specific(group: Group) -> bool {
-    match group.address() {
-        IpAddr::V4(group) => group.octets()[0] == 232,
-        IpAddr::V6(group) => {
-            let [first, second, ..] = group.segments();
+pub(super) fn source_specific(group: GroupMatch) -> bool {
+    match group {
+        GroupMatch::Broadcast => false,
+        GroupMatch::Prefix(IpNet::V4(group)) => group.addr().octets()[0] == 232,
+        GroupMatch::Prefix(IpNet::V6(group)) => {
+            let [first, second, ..] = group.addr().segments();
             first & 0xfff0 == 0xff30 && second == 0
         }
     }
 }
 
 /// Whether frames to the group never leave a host: IPv6 scopes 0 and 1 (RFC 4291 section 2.7).
-pub(super) fn stays_on_host(group: Group) -> bool {
-    match group.address() {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(group) => group.segments()[0] & 0xf <= 1,
+pub(super) fn stays_on_host(group: GroupMatch) -> bool {
+    match group {
+        GroupMatch::Prefix(IpNet::V6(group)) => group.addr().segments()[0] & 0xf <= 1,
+        _ => false,
     }
 }

@@ -20,7 +20,8 @@ use super::{
     table::{Owner, Table},
     world::World,
 };
-use crate::config::model::{Local, Relay};
+use crate::config::model::{GroupMatch, Local, Match, Packets, Relay};
+use ipnet::IpNet;
 
 /// The smallest MTU of a link with IPv6 (RFC 8200 section 5). Below it the kernel takes IPv6 away,
 /// and forgets what was joined.
@@ -150,8 +151,11 @@ struct Wish<'a> {
 type Demands<'a> = BTreeMap<(u32, IpAddr), BTreeMap<Narrow, BTreeSet<Wish<'a>>>>;
 
 fn demand<'a>(relay: &'a Relay, number: usize, resolved: &Resolved, demands: &mut Demands<'a>) {
-    let sources = options(relay.sources.iter().copied());
-    let ports = options(relay.ports.iter().map(|port| port.get()));
+    let Match::Packets(packets) = &relay.matches else {
+        return;
+    };
+    let sources = options(packets.sources.iter().map(IpNet::addr));
+    let ports = options(packets.ports.iter().map(|ports| ports.first.get()));
     for ingress in &resolved.ingress {
         let others = resolved.egress.iter().copied();
         let wish = Wish {
@@ -160,8 +164,8 @@ fn demand<'a>(relay: &'a Relay, number: usize, resolved: &Resolved, demands: &mu
             egress: std::rc::Rc::new(others.filter(|e| e.ifindex() != *ingress).collect()),
             drop_local: relay.local == Local::Drop,
         };
-        for group in &relay.groups {
-            let of_group = demands.entry((*ingress, group.address())).or_default();
+        for group in exact_groups(packets) {
+            let of_group = demands.entry((*ingress, group)).or_default();
             for source in &sources {
                 for port in &ports {
                     let wishes = of_group.entry((*source, *port)).or_default();
@@ -170,6 +174,13 @@ fn demand<'a>(relay: &'a Relay, number: usize, resolved: &Resolved, demands: &mu
             }
         }
     }
+}
+
+fn exact_groups(packets: &Packets) -> impl Iterator<Item = IpAddr> + '_ {
+    packets.groups.iter().filter_map(|group| match group {
+        GroupMatch::Prefix(prefix) => Some(prefix.addr()),
+        GroupMatch::Broadcast => None,
+    })
 }
 
 /// Each of them, or none of them in particular.
@@ -184,12 +195,14 @@ fn join(world: &World, relay: &Relay, resolved: &Resolved, joins: &mut BTreeSet<
             .links
             .get(ifindex)
             .is_some_and(|link| link.mtu >= IPV6_MTU);
-        let groups = relay.groups.iter();
-        for group in groups.filter(|group| group.address().is_ipv4() || speaks_v6) {
-            for source in options(relay.sources.iter().copied()) {
+        let Match::Packets(packets) = &relay.matches else {
+            return;
+        };
+        for group in exact_groups(packets).filter(|group| group.is_ipv4() || speaks_v6) {
+            for source in options(packets.sources.iter().map(IpNet::addr)) {
                 joins.insert(Join {
                     ifindex: *ifindex,
-                    group: group.address(),
+                    group,
                     source,
                 });
             }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::config::{
-    model::Group,
+    model::GroupMatch,
     problem::{Kind, Problem, quote},
 };
 
@@ -12,7 +12,7 @@ use crate::config::{
 /// # Errors
 ///
 /// What is no address, no multicast address, or (not in force yet) a wider prefix or `broadcast`.
-pub fn group(text: &str) -> Result<Group, Problem> {
+pub fn group(text: &str) -> Result<GroupMatch, Problem> {
     if text == "broadcast" {
         return Err(Problem::not_in_force("`broadcast`"));
     }
@@ -25,7 +25,7 @@ pub fn group(text: &str) -> Result<Group, Problem> {
         );
         return Err(Problem::new(Kind::GroupIsBroadcast, message));
     }
-    let Some(group) = Group::new(address) else {
+    let Some(group) = GroupMatch::exact(address) else {
         let range = match address {
             IpAddr::V4(_) => "224.0.0.0 to 239.255.255.255",
             IpAddr::V6(_) => "ff00:: and up",
