@@ -15,4 +15,4 @@ pub mod world;
 pub use diff::{Change, Op, diff};
 pub use planner::{Join, Plan, PlanError, RelayState, plan};
 pub use table::Table;
-pub use world::{LinkKind, LinkState, World};
+pub use world::{LinkKind, LinkMap, LinkState, World};

@@ -18,13 +18,9 @@ use super::{
     redefine::keep_apart,
     resolve::{Resolved, resolve, stacked},
     table::{Owner, Table},
-    world::World,
+    world::{LinkState, World},
 };
 use crate::config::model::{Local, Relay};
-
-/// The smallest MTU of a link with IPv6 (RFC 8200 section 5). Below it the kernel takes IPv6 away,
-/// and forgets what was joined.
-const IPV6_MTU: u32 = 1280;
 
 /// What is to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +29,8 @@ pub struct Plan {
     pub table: Table,
     /// The groups to be joined.
     pub joins: BTreeSet<Join>,
+    /// The neighbours whose link-layer addresses are to be known: interface index, IP address.
+    pub neighbours: BTreeSet<(u32, IpAddr)>,
     /// How each relay is, in the order of [`World::relays`].
     pub relays: Vec<RelayState>,
 }
@@ -129,6 +127,7 @@ pub fn plan(world: &World, previous: &Table) -> Result<Plan, PlanError> {
     Ok(Plan {
         table: Builder::new(world, previous).build(&demands)?,
         joins,
+        neighbours: BTreeSet::new(),
         relays: states,
     })
 }
@@ -180,10 +179,7 @@ fn options<T: Copy>(values: impl Iterator<Item = T>) -> Vec<Option<T>> {
 
 fn join(world: &World, relay: &Relay, resolved: &Resolved, joins: &mut BTreeSet<Join>) {
     for ifindex in &resolved.ingress {
-        let speaks_v6 = world
-            .links
-            .get(ifindex)
-            .is_some_and(|link| link.mtu >= IPV6_MTU);
+        let speaks_v6 = world.links.get(ifindex).is_some_and(LinkState::takes_ipv6);
         let groups = relay.groups.iter();
         for group in groups.filter(|group| group.address().is_ipv4() || speaks_v6) {
             for source in options(relay.sources.iter().copied()) {
