@@ -5,14 +5,14 @@ use crate::{
     reason::Reason,
     table::{
         Branches, EMPTY_SET, FragmentKey, FrameKey, Key4, Key6, Link, MAX_LIMITS, Node,
-        OTHER_VLANS, Ports, Scope, Selector, Slot, Target, Way,
+        OTHER_VLANS, Ports, Scope, Selector, Slot, Target, VlanKey, Way,
     },
 };
 
 /// The tables as the datapath has them: kernel maps, or a copy in memory.
 pub trait Tables {
-    /// Where tagged frames begin, by interface index of the ingress link and VLAN ID.
-    fn scope(&self, ingress: u32, vlan: u16) -> Option<Scope>;
+    /// Where tagged frames begin, and what the host itself sends.
+    fn scope(&self, place: &VlanKey) -> Option<Scope>;
     /// Where a single IPv4 address leads to.
     fn exact4(&self, key: &Key4) -> Option<Target>;
     /// Where the longest prefix of an IPv4 address leads to.
@@ -112,15 +112,19 @@ pub fn classify<F: Frame, T: Tables>(
 /// takes its VLAN.
 #[inline(always)]
 pub fn scope<T: Tables>(packet: &Packet, ingress: u32, link: &Link, tables: &T) -> Option<Scope> {
-    if packet.vlan == 0 {
-        return Some(link.untagged);
+    if !packet.from_host {
+        if packet.vlan == 0 {
+            return Some(link.untagged);
+        }
+        if link.tagged == 0 {
+            return None;
+        }
     }
-    if link.tagged == 0 {
-        return None;
+    let found = tables.scope(&VlanKey::new(ingress, packet.vlan, packet.from_host));
+    if found.is_some() || packet.vlan == 0 {
+        return found;
     }
-    tables
-        .scope(ingress, packet.vlan)
-        .or_else(|| tables.scope(ingress, OTHER_VLANS))
+    tables.scope(&VlanKey::new(ingress, OTHER_VLANS, packet.from_host))
 }
 
 /// The slot of a packet: that of all relays that match.
@@ -305,7 +309,7 @@ pub fn decide<T: Tables>(
 /// What the fragments of a packet have in common.
 #[inline(always)]
 fn fragment(ingress: u32, packet: &Packet, identification: u32) -> FragmentKey {
-    let place = (ingress, packet.vlan);
+    let place = VlanKey::new(ingress, packet.vlan, packet.from_host);
     match packet.addresses {
         Addresses::V4 {
             source,

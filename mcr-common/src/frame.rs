@@ -42,6 +42,9 @@ pub trait Frame {
     /// Whether the frame was addressed to this host's own unicast address.
     fn to_this_host(&self) -> bool;
 
+    /// Whether this host itself sends the frame.
+    fn from_host(&self) -> bool;
+
     /// Payload bytes of each datagram a frame of several (GSO, GRO) will be cut into.
     fn segment_size(&self) -> Option<usize>;
 
@@ -64,6 +67,8 @@ pub struct Packet {
     pub ethertype: u16,
     /// Whether the frame was sent to a group address of layer 2.
     pub to_group: bool,
+    /// Whether the host itself sends it out of the ingress link.
+    pub from_host: bool,
     /// TTL or hop limit.
     pub hop_limit: u8,
     /// Payload bytes of each datagram a frame of several will be cut into; 0: it is one.
@@ -88,6 +93,7 @@ impl Packet {
         vlan: 0,
         ethertype: 0,
         to_group: false,
+        from_host: false,
         hop_limit: 0,
         segment: 0,
         network: 0,
@@ -205,8 +211,10 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Option<Packet>, Reason> {
 ///
 /// # Errors
 ///
-/// The reason why a frame of interest can't be relayed. The packet is of no use then.
+/// The reason why a frame of interest can't be relayed. Of the packet, only the VLAN is of use
+/// then.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a segment is shorter than a packet")]
 pub fn parse_into<F: Frame>(frame: &F, packet: &mut Packet) -> Result<bool, Reason> {
     let Some(ethernet) = frame.read::<ETHERNET_HEADER>(0) else {
         return Ok(false);
@@ -216,6 +224,8 @@ pub fn parse_into<F: Frame>(frame: &F, packet: &mut Packet) -> Result<bool, Reas
         return Ok(false);
     }
     packet.to_group = to_group;
+    packet.from_host = frame.from_host();
+    packet.segment = frame.segment_size().unwrap_or(0) as u16;
     match parse_interesting(frame, &ethernet, packet) {
         // A multicast packet in a unicast frame, as Wi-Fi access points send them, is of
         // interest. Whatever else is addressed to this host is its own affair.
@@ -322,6 +332,8 @@ pub struct Slice<'a> {
     pub stripped_tag: Option<u16>,
     /// See [`Frame::to_this_host`].
     pub to_this_host: bool,
+    /// See [`Frame::from_host`].
+    pub from_host: bool,
     /// See [`Frame::segment_size`].
     pub segment_size: Option<usize>,
 }
@@ -334,6 +346,7 @@ impl<'a> Slice<'a> {
             bytes,
             stripped_tag: None,
             to_this_host: false,
+            from_host: false,
             segment_size: None,
         }
     }
@@ -354,6 +367,10 @@ impl Frame for Slice<'_> {
 
     fn to_this_host(&self) -> bool {
         self.to_this_host
+    }
+
+    fn from_host(&self) -> bool {
+        self.from_host
     }
 
     fn segment_size(&self) -> Option<usize> {

@@ -118,7 +118,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             _ = hangup.recv() => reload(&settings, &mut controller),
             changed = links.changed() => {
                 changed?;
-                controller.set_links(links.note().await?.clone());
+                controller.set_links(links.note().await?);
             }
             _ = sign_of_life.tick() => controller.keep_alive()?,
             () = tick(statistics.as_mut()) => printer.print(&controller.report()?),

@@ -116,17 +116,36 @@ impl FrameKey {
     }
 }
 
-/// A VLAN of an ingress link.
+/// A VLAN of an ingress link, of what arrives there or of what the host itself sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct VlanKey {
-    /// Interface index of the link.
-    pub ingress: u32,
-    /// VLAN ID, or [`super::OTHER_VLANS`].
-    pub vlan: u32,
+    ingress: u32,
+    vlan: u16,
+    from_host: u16,
 }
 
 const _: () = assert!(size_of::<VlanKey>() == 8);
+
+impl VlanKey {
+    /// This VLAN ID (0: untagged; [`super::OTHER_VLANS`]: all that are not named) of the link with
+    /// this interface index.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(ingress: u32, vlan: u16, from_host: bool) -> Self {
+        Self {
+            ingress,
+            vlan,
+            from_host: from_host as u16,
+        }
+    }
+
+    /// Interface index of the link.
+    #[must_use]
+    pub const fn ingress(&self) -> u32 {
+        self.ingress
+    }
+}
 
 /// What the fragments of one packet have in common (RFC 791 section 3.2, RFC 8200
 /// section 4.5), in the VLAN and on the link they arrive on. IPv4 addresses are kept
@@ -140,17 +159,17 @@ pub struct FragmentKey {
     group: [u8; 16],
     vlan: u16,
     protocol: u8,
-    padding: u8,
+    from_host: u8,
 }
 
 const _: () = assert!(size_of::<FragmentKey>() == 44);
 
 impl FragmentKey {
-    /// The key of the fragments of an IPv4 packet that arrives on a link in a VLAN.
+    /// The key of the fragments of an IPv4 packet that arrives at `place`.
     #[must_use]
     #[inline(always)]
     pub const fn v4(
-        (ingress, vlan): (u32, u16),
+        place: VlanKey,
         source: Ipv4Addr,
         group: Ipv4Addr,
         protocol: u8,
@@ -159,7 +178,7 @@ impl FragmentKey {
         Self {
             protocol,
             ..Self::v6(
-                (ingress, vlan),
+                place,
                 source.to_ipv6_mapped(),
                 group.to_ipv6_mapped(),
                 identification,
@@ -167,23 +186,24 @@ impl FragmentKey {
         }
     }
 
-    /// The key of the fragments of an IPv6 packet.
+    /// The key of the fragments of an IPv6 packet that arrives at `place`.
     #[must_use]
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "0 or 1")]
     pub const fn v6(
-        (ingress, vlan): (u32, u16),
+        place: VlanKey,
         source: Ipv6Addr,
         group: Ipv6Addr,
         identification: u32,
     ) -> Self {
         Self {
-            ingress,
+            ingress: place.ingress,
             identification,
             source: source.octets(),
             group: group.octets(),
-            vlan,
+            vlan: place.vlan,
             protocol: 0,
-            padding: 0,
+            from_host: place.from_host as u8,
         }
     }
 }

@@ -91,6 +91,12 @@ impl Selector {
         (self < Self::LAST).then(|| Self(self.0 + 1))
     }
 
+    /// The next lower one; `None`: it is the first.
+    #[must_use]
+    pub fn previous(self) -> Option<Self> {
+        self.0.checked_sub(1).map(Self)
+    }
+
     /// As a word, the form in which it passes through the registers of a call.
     #[must_use]
     #[inline(always)]

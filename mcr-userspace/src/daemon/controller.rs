@@ -62,15 +62,15 @@ impl Controller {
 
     /// The links are these now. Errors are logged: what can't be done now may be done after
     /// the next change.
-    pub fn set_links(&mut self, links: links::Map) {
-        if links == self.world.links {
+    pub fn set_links(&mut self, links: &links::Map) {
+        if *links == self.world.links {
             return;
         }
         // A link that changed may be attachable now.
         self.world
             .refused
             .retain(|index, _| links.get(index) == self.world.links.get(index));
-        self.world.links = links;
+        self.world.links = links.clone();
         self.settle_or_log();
     }
 
@@ -244,15 +244,13 @@ fn report_state(state: &RelayState) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use mcr_common::table::SlotStats;
 
     use super::*;
     use crate::{
         config::{model::DatapathChoice, parse_bytes},
         datapath::{Counters, fake::Fake},
-        plan::{LinkKind, LinkState},
+        plan::{LinkKind, LinkMap, LinkState},
     };
 
     /// Every slot has relayed one frame, and from a certain step on everything fails.
@@ -296,7 +294,7 @@ mod tests {
         parsed.rules.relays
     }
 
-    fn links() -> BTreeMap<u32, LinkState> {
+    fn links() -> LinkMap {
         let link = |name: &str| LinkState {
             name: name.to_owned(),
             alternative_names: Vec::new(),
@@ -306,8 +304,10 @@ mod tests {
             up: true,
             master: None,
             parent: None,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
         };
-        [(1, link("a")), (2, link("b"))].into()
+        LinkMap::from_iter([(1, link("a")), (2, link("b"))])
     }
 
     #[test]

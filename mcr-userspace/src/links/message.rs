@@ -8,7 +8,7 @@ use rtnetlink::packet_route::link::{
 
 use crate::plan::{LinkKind, LinkState};
 
-/// The interface a message describes, with its index.
+/// The interface a message describes, with its index. Of IP addresses these messages say nothing.
 pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
     let mut link = LinkState {
         name: String::new(),
@@ -19,6 +19,8 @@ pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
         parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
     };
     let mut info_kind = None;
     let mut lower = None;

@@ -65,6 +65,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                 refused,
                 relay_mac: RELAY_MAC,
                 leased,
+                ..World::default()
             }
         },
     )
@@ -101,6 +102,8 @@ pub(crate) fn willing(mut relays: Vec<Relay>) -> World {
             up: true,
             master: None,
             parent: None,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
         };
         (index, state)
     });
@@ -183,6 +186,8 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
         up,
         master: master.filter(|master| *master != index),
         parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
     })
 }
 
