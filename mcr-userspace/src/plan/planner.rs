@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -37,15 +38,48 @@ pub struct Plan {
     pub relays: Vec<RelayState>,
 }
 
-/// Membership of a group on an ingress link.
+/// Something that an ingress link is to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Join {
+pub enum Join {
+    /// Membership of a group.
+    Group {
+        /// Interface index of the link.
+        ifindex: u32,
+        /// The group.
+        group: IpAddr,
+        /// The one source wanted; `None`: any.
+        source: Option<IpAddr>,
+    },
+    /// All frames to groups that reach the link's own filter of group addresses. Neither routers
+    /// nor switches are told.
+    AllMulticast {
+        /// Interface index of the link.
+        ifindex: u32,
+    },
+}
+
+impl Join {
     /// Interface index of the link.
-    pub ifindex: u32,
-    /// The group.
-    pub group: IpAddr,
-    /// The one source wanted; `None`: any.
-    pub source: Option<IpAddr>,
+    #[must_use]
+    pub const fn ifindex(&self) -> u32 {
+        match self {
+            Self::Group { ifindex, .. } | Self::AllMulticast { ifindex } => *ifindex,
+        }
+    }
+}
+
+impl fmt::Display for Join {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group {
+                group,
+                source: Some(source),
+                ..
+            } => write!(f, "{group} from {source}"),
+            Self::Group { group, .. } => group.fmt(f),
+            Self::AllMulticast { .. } => f.write_str("all groups"),
+        }
+    }
 }
 
 /// How a relay is.
@@ -187,7 +221,7 @@ fn join(world: &World, relay: &Relay, resolved: &Resolved, joins: &mut BTreeSet<
         let groups = relay.groups.iter();
         for group in groups.filter(|group| group.address().is_ipv4() || speaks_v6) {
             for source in options(relay.sources.iter().copied()) {
-                joins.insert(Join {
+                joins.insert(Join::Group {
                     ifindex: *ifindex,
                     group: group.address(),
                     source,

@@ -1,6 +1,8 @@
 //! Everything the plan depends on, as a plain value.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::IpNet;
 
 use crate::config::model::{LinkSelector, Relay};
 
@@ -35,10 +37,17 @@ pub struct LinkState {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it carries frames: what is below it is up too (`IFF_RUNNING` of netdevice(7)).
+    pub running: bool,
     /// Interface index of the bridge, bond or other master it is a port of.
     pub master: Option<u32>,
     /// Interface index of the link it is stacked on (VLAN, macvlan), in this network namespace.
     pub parent: Option<u32>,
+    /// Its IP addresses of both families, each with the prefix of its network, sorted.
+    pub addresses: Vec<IpNet>,
+    /// The directed broadcast addresses of its IPv4 networks (`IFA_BROADCAST` of rtnetlink(7)),
+    /// sorted.
+    pub broadcasts: Vec<Ipv4Addr>,
 }
 
 /// What a link is, as far as relaying differs.

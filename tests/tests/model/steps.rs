@@ -96,8 +96,11 @@ fn crowd(relays: u16) -> World {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
+        running: true,
         master: None,
         parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
     };
     let relay = |number: u16| {
         let [high, low] = number.to_be_bytes();
