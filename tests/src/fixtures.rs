@@ -72,6 +72,7 @@ pub fn world([ingress, out, side]: [u32; 3]) -> World {
         mac: [HOST_MAC[0], 0, 0, 0, 0, last],
         mtu: MTU,
         up: true,
+        running: true,
         master: None,
         parent: None,
         addresses: Vec::new(),

@@ -1,6 +1,6 @@
 //! The groups to be joined, so that switches and network cards deliver what relays ask for.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -10,10 +10,10 @@ use crate::config::model::{GroupMatch, Match, Packets, Relay};
 /// The most groups of a prefix that are joined one by one.
 pub const MOST_GROUPS: u64 = 256;
 
-/// Membership on an ingress link.
+/// Something that an ingress link is to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Join {
-    /// Of a group.
+    /// Membership of a group.
     Group {
         /// Interface index of the link.
         ifindex: u32,
@@ -22,7 +22,8 @@ pub enum Join {
         /// The one source wanted; `None`: any.
         source: Option<IpAddr>,
     },
-    /// Of every group, as far as the network card is concerned: of too many to ask for each.
+    /// All frames to groups that reach the link's own filter of group addresses. Neither routers
+    /// nor switches are told.
     AllMulticast {
         /// Interface index of the link.
         ifindex: u32,
@@ -35,6 +36,20 @@ impl Join {
     pub const fn ifindex(&self) -> u32 {
         match self {
             Self::Group { ifindex, .. } | Self::AllMulticast { ifindex } => *ifindex,
+        }
+    }
+}
+
+impl fmt::Display for Join {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group {
+                group,
+                source: Some(source),
+                ..
+            } => write!(f, "{group} from {source}"),
+            Self::Group { group, .. } => group.fmt(f),
+            Self::AllMulticast { .. } => f.write_str("all groups"),
         }
     }
 }

@@ -96,6 +96,7 @@ fn crowd(relays: u16) -> World {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
+        running: true,
         master: None,
         parent: None,
         addresses: Vec::new(),
