@@ -38,11 +38,13 @@ pub enum Reason {
     HopLimit = 13,
     /// The kernel refused the copy: the egress is down, gone or out of buffers.
     EgressFailed = 14,
+    /// The packet ring was full.
+    Overrun = 15,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AlreadyRelayed,
         Self::Truncated,
         Self::Tagged,
@@ -58,6 +60,7 @@ impl Reason {
         Self::TooBig,
         Self::HopLimit,
         Self::EgressFailed,
+        Self::Overrun,
     ];
 
     /// How many reasons there are.
@@ -88,6 +91,7 @@ impl Reason {
             Self::TooBig => "too-big",
             Self::HopLimit => "hop-limit",
             Self::EgressFailed => "egress-failed",
+            Self::Overrun => "overrun",
         }
     }
 }
