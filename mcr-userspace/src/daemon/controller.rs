@@ -306,6 +306,8 @@ mod tests {
             up: true,
             master: None,
             parent: None,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
         };
         [(1, link("a")), (2, link("b"))].into()
     }

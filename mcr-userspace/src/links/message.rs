@@ -19,6 +19,8 @@ pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
         parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
     };
     let mut info_kind = None;
     let mut lower = None;

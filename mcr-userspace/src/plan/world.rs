@@ -1,6 +1,11 @@
 //! Everything the plan depends on, as a plain value.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::IpNet;
 
 use crate::config::model::{LinkSelector, Relay};
 
@@ -14,6 +19,9 @@ pub struct World {
     /// Links the datapath could not be attached to, with the reason. They are left alone until
     /// they change.
     pub refused: BTreeMap<u32, String>,
+    /// The MAC addresses of stations, by interface index of the link and IP address, as far as
+    /// they are known.
+    pub neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
     /// The address of copies with `source_mac: relay`.
     pub relay_mac: [u8; 6],
     /// Whether attachments outlive this process, so that they need a lease.
@@ -39,6 +47,10 @@ pub struct LinkState {
     pub master: Option<u32>,
     /// Interface index of the link it is stacked on (VLAN, macvlan), in this network namespace.
     pub parent: Option<u32>,
+    /// Its addresses, with the prefixes of the networks they are in.
+    pub addresses: Vec<IpNet>,
+    /// The directed broadcast addresses of its networks.
+    pub broadcasts: Vec<Ipv4Addr>,
 }
 
 /// What a link is, as far as relaying differs.
