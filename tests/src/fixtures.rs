@@ -16,7 +16,7 @@ mod relays;
 
 use std::collections::BTreeMap;
 
-use mcr::plan::{LinkKind, LinkState, World};
+use mcr::plan::{LinkKind, LinkMap, LinkState, World};
 use mcr_common::Reason;
 
 pub use relays::relays;
@@ -105,7 +105,7 @@ pub fn world([ingress, out, side, trunk]: [u32; 4]) -> World {
     let network = |text: &str| text.parse().into_iter().collect();
     World {
         relays: relays(),
-        links: BTreeMap::from([
+        links: LinkMap::from_iter([
             (
                 ingress,
                 LinkState {

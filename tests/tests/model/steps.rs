@@ -1,7 +1,7 @@
 //! The steps of some changes that are known beforehand.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -28,7 +28,7 @@ fn a_change_of_one_thing_among_many_is_a_few_steps() {
     assert_eq!(table.routes(), 1000);
 
     let mut changed = world.clone();
-    changed.links.get_mut(&3).expect("there").mtu -= 1;
+    changed.links.change(3, |link| link.mtu -= 1);
     assert_steps(&table, &changed, &["change egress"]);
 
     let mut changed = world.clone();
@@ -107,7 +107,9 @@ fn crowd(relays: u16) -> World {
     };
     World {
         relays: (0..relays).map(relay).collect(),
-        links: BTreeMap::from([(2, worlds::plain("in")), (3, worlds::plain("out"))]),
+        links: [(2, worlds::plain("in")), (3, worlds::plain("out"))]
+            .into_iter()
+            .collect(),
         relay_mac: RELAY_MAC,
         ..World::default()
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mcr::{
-    config::model::{Edits, GroupMatch, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way},
+    config::model::{Edits, GroupMatch, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way},
     plan::{LinkKind, LinkState, World},
 };
 use proptest::{
@@ -90,6 +90,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     links: indexes.into_iter().zip(states).collect(),
                     refused,
                     neighbours,
+                    limits: Limits::default(),
                     relay_mac: RELAY_MAC,
                     leased,
                 }

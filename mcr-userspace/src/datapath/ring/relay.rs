@@ -4,8 +4,8 @@ use mcr_common::{Basis, Reason, Verdict, classify, table::LinkStats};
 
 use super::{
     exit::Headers,
-    frames::{Frames, Received},
-    sys::Block,
+    frames::{Memory, Received},
+    sys::Batch,
     tables::{Change, State},
 };
 use crate::datapath::Counters;
@@ -30,40 +30,54 @@ impl Relay {
         }
     }
 
-    /// Carries out a change of the tables. No copy is pending between blocks.
+    /// Carries out a change of the tables. No copy is pending between batches.
     pub(super) fn change(&mut self, change: Change) {
         self.state.change(change);
     }
 
-    /// Relays the frames of a block.
-    pub(super) fn block(&mut self, block: &Block<'_>, headers: &mut Headers) {
-        for frame in Frames::new(block.bytes, block.frames, block.first) {
-            self.one(&frame, block.bytes, headers);
+    /// Relays the frames of a batch.
+    pub(super) fn batch(&mut self, batch: &Batch<'_>, headers: &mut Headers) {
+        for frame in batch.frames() {
+            match frame {
+                Some(frame) => self.one(&frame, batch, headers),
+                None => self.lost(1),
+            }
         }
-        self.flush(block.bytes, headers);
+        self.flush(batch, headers);
     }
 
-    /// Relays a frame that lies in `block`. Copies may stay pending.
-    fn one(&mut self, frame: &Received<'_>, block: &[u8], headers: &mut Headers) {
-        if let Err(reason) = self.copy(frame, block, headers) {
+    /// Counts frames that there was no room for.
+    pub(super) const fn lost(&mut self, frames: u64) {
+        self.stats.interest += frames;
+        self.stats.reasons[Reason::Overrun.index()] += frames;
+    }
+
+    /// Relays a frame that lies in `memory`. Copies may stay pending.
+    fn one<M: Memory + ?Sized>(
+        &mut self,
+        frame: &Received<'_>,
+        memory: &M,
+        headers: &mut Headers,
+    ) {
+        if let Err(reason) = self.copy(frame, memory, headers) {
             self.stats.reasons[reason.index()] += 1;
         }
     }
 
     /// Sends all copies that are pending.
-    fn flush(&mut self, block: &[u8], headers: &mut Headers) {
+    fn flush<M: Memory + ?Sized>(&mut self, memory: &M, headers: &mut Headers) {
         for id in self.pending.drain(..) {
             if let Some(Some(exit)) = self.state.exits.get_mut(id as usize) {
-                exit.flush(block, headers);
+                exit.flush(memory, headers);
             }
         }
     }
 
-    /// Makes the copies of a frame that lies in `block`, or says why there are none.
-    fn copy(
+    /// Makes the copies of a frame that lies in `memory`, or says why there are none.
+    fn copy<M: Memory + ?Sized>(
         &mut self,
         frame: &Received<'_>,
-        block: &[u8],
+        memory: &M,
         headers: &mut Headers,
     ) -> Result<(), Reason> {
         let state = &mut self.state;
@@ -94,7 +108,7 @@ impl Relay {
                 self.pending.push(*id);
             }
             if exit.full() {
-                exit.flush(block, headers);
+                exit.flush(memory, headers);
             }
         }
         Ok(())
@@ -176,8 +190,12 @@ mod tests {
     fn after(relay: &mut Relay, frames: &[Vec<u8>]) -> Counters {
         let mut headers = Headers::new();
         for frame in frames {
-            relay.one(&Received::new(frame, 0, &[0; 10]), frame, &mut headers);
-            relay.flush(frame, &mut headers);
+            relay.one(
+                &Received::new(frame, 0, &[0; 10]),
+                frame.as_slice(),
+                &mut headers,
+            );
+            relay.flush(frame.as_slice(), &mut headers);
         }
         relay.counters()
     }
