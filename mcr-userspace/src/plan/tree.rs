@@ -249,8 +249,8 @@ fn nested(
             open.pop();
         }
         if let Some((_, inherited)) = open.last() {
-            for (index, _) in inherited.iter() {
-                matching.entry(*index).or_default();
+            for (index, exact) in inherited.iter() {
+                *matching.entry(*index).or_default() |= *exact;
             }
         }
         let matching: Matching = matching.into_iter().collect();
