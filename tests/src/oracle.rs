@@ -38,6 +38,8 @@ pub struct Arrival {
     pub stripped_tag: Option<u16>,
     /// Whether it was addressed to this host's own unicast address.
     pub to_this_host: bool,
+    /// Whether this host itself sends it out of the link.
+    pub from_host: bool,
     /// Payload bytes of each datagram a frame of several (GSO) will be cut into.
     pub segment_size: Option<usize>,
 }
@@ -131,6 +133,7 @@ pub fn judge(world: &World, fragments: &mut Fragments, arrival: &Arrival) -> Jud
         .iter()
         .filter_map(|relay| InForce::new(world, relay))
         .filter(|relay| relay.ingress.contains(&arrival.ingress))
+        .filter(|relay| relay.relay.host_frames || !arrival.from_host)
         .collect();
     if relays.is_empty() || arrival.frame.len() < 14 {
         return Judgement::Pass;

@@ -233,7 +233,7 @@ fn chain(mut next: u8, mut rest: &[u8]) -> Result<(&[u8], Part), Reason> {
         _ => Upper::Other {
             protocol: next,
             control: match next {
-                103 => true,
+                2 | 103 => true,
                 // MLD, router and neighbour discovery, MLDv2.
                 58 => matches!(rest[0], 130..=137 | 143),
                 _ => false,

@@ -8,7 +8,7 @@ use mcr_tests::{
     oracle::{Arrival, Fragments, Judgement, judge},
 };
 
-use crate::pipeline::{Memory, in_force};
+use crate::pipeline::{Held, Memory, in_force};
 
 const INGRESS: u32 = 2;
 const TRUNK: u32 = 5;
@@ -22,6 +22,7 @@ fn arrival(fixture: &Fixture) -> Arrival {
         frame: fixture.frame.clone(),
         stripped_tag: fixture.stripped_tag,
         to_this_host: fixture.to_this_host,
+        from_host: false,
         segment_size: None,
     }
 }
@@ -64,8 +65,10 @@ fn the_model_decides_as_the_fixtures_say() {
 fn the_classifier_decides_as_the_model_does() {
     let world = world([INGRESS, 3, 4, TRUNK]);
     let table = in_force(&world, &Table::default());
+    let held = Held::of(&table);
     let learnt = RefCell::default();
     let memory = Memory {
+        held: &held,
         table: &table,
         fragments: &learnt,
     };
