@@ -190,12 +190,7 @@ fn other<T: Tables>(packet: &Packet, scope: &Scope, tables: &T) -> Option<u32> {
 
 /// Goes down the decision tree.
 #[inline(always)]
-fn find<T: Tables>(
-    packet: &Packet,
-    selector: Selector,
-    scope: &Scope,
-    tables: &T,
-) -> Option<u32> {
+fn find<T: Tables>(packet: &Packet, selector: Selector, scope: &Scope, tables: &T) -> Option<u32> {
     let mut target = match packet.addresses {
         Addresses::V4 { group, .. } => at4(&Key4::new(scope.node, group), scope.v4, tables)?,
         Addresses::V6 { group, .. } => at6(&Key6::new(scope.node, group), scope.v6, tables)?,

@@ -214,7 +214,10 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Option<Packet>, Reason> {
 /// The reason why a frame of interest can't be relayed. Of the packet, only the VLAN is of use
 /// then.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "a segment is shorter than a packet")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a segment is shorter than a packet"
+)]
 pub fn parse_into<F: Frame>(frame: &F, packet: &mut Packet) -> Result<bool, Reason> {
     let Some(ethernet) = frame.read::<ETHERNET_HEADER>(0) else {
         return Ok(false);

@@ -28,7 +28,7 @@ mod value;
 
 pub use key::{FragmentKey, FrameKey, Key4, Key6, VlanKey};
 pub use ports::{Ports, Selector};
-pub use rate::{Bucket, Limit};
+pub use rate::{Bucket, Limit, Take, take};
 pub use target::{Branches, Node, Scope, Target, Way};
 pub use value::{
     Egress, EgressSet, EgressStats, HopEdit, Lease, Link, LinkStats, Observed, Slot, SlotStats,

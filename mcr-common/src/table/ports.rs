@@ -228,9 +228,8 @@ mod tests {
     fn control_traffic_is_what_the_ranges_say() {
         for word in 0..=Selector::LAST.0 {
             let selector = Selector(word);
-            let within = |(first, last): &(Selector, Selector)| {
-                (*first..=*last).contains(&selector)
-            };
+            let within =
+                |(first, last): &(Selector, Selector)| (*first..=*last).contains(&selector);
             assert_eq!(selector.is_control(), Selector::CONTROL.iter().any(within));
         }
     }

@@ -6,7 +6,7 @@
 //! long.
 
 /// How long a relay may be above its limit, in nanoseconds, after it was below.
-pub const BURST: u64 = 100_000_000;
+pub(super) const BURST: u64 = 100_000_000;
 
 /// What a frame is worth, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +40,11 @@ impl Limit {
         let rate = if rate == 0 { 1 } else { rate };
         let byte = SECOND as u128 * 8 / rate as u128;
         // A byte a day is as good as none.
-        let byte = if byte > (SECOND as u128) << 10 { SECOND << 10 } else { byte as u64 };
+        let byte = if byte > (SECOND as u128) << 10 {
+            SECOND << 10
+        } else {
+            byte as u64
+        };
         Self { frame: 0, byte }
     }
 
@@ -145,19 +149,33 @@ mod tests {
 
     #[test]
     fn what_stays_below_the_limit_loses_nothing() {
-        assert_eq!(taken(Limit::frames(1000), 100, 1_000_001, 1_000_000_000), 1000);
+        assert_eq!(
+            taken(Limit::frames(1000), 100, 1_000_001, 1_000_000_000),
+            1000
+        );
     }
 
     #[test]
     fn a_frame_larger_than_the_burst_is_taken_now_and_then() {
         // A frame of 1500 bytes is worth 12 s.
-        assert_eq!(taken(Limit::bits(1000), 1500, 10_000_000, 24_000_000_000), 2);
-        assert_eq!(taken(Limit::frames(1), 1500, 10_000_000, 10_000_000_000), 10);
+        assert_eq!(
+            taken(Limit::bits(1000), 1500, 10_000_000, 24_000_000_000),
+            2
+        );
+        assert_eq!(
+            taken(Limit::frames(1), 1500, 10_000_000, 10_000_000_000),
+            10
+        );
     }
 
     #[test]
     fn no_rate_overflows() {
-        for limit in [Limit::frames(0), Limit::frames(u64::MAX), Limit::bits(0), Limit::bits(u64::MAX)] {
+        for limit in [
+            Limit::frames(0),
+            Limit::frames(u64::MAX),
+            Limit::bits(0),
+            Limit::bits(u64::MAX),
+        ] {
             let worth = limit.worth(u32::MAX, u32::MAX);
             let _ = take(u64::MAX, 0, worth);
             let _ = take(0, u64::MAX, worth);

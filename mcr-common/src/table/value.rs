@@ -128,6 +128,14 @@ impl Egress {
         self
     }
 
+    /// What makes it the one it is, whatever its link is like now.
+    #[must_use]
+    pub const fn identity(mut self) -> Self {
+        self.mtu = 0;
+        self.down = 0;
+        self
+    }
+
     /// Whether the link is up.
     #[must_use]
     #[inline(always)]

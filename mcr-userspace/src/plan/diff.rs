@@ -90,7 +90,12 @@ impl fmt::Display for Op {
             Self::Vlan(c) => write!(f, "{} a VLAN of ingress link {}", verb(c), c.key.ingress()),
             Self::Route(c) => write!(f, "{} route for {}", verb(c), c.key.prefix),
             Self::Frame(c) => {
-                write!(f, "{} route for ethertype {:#06x}", verb(c), c.key.key.ethertype())
+                write!(
+                    f,
+                    "{} route for ethertype {:#06x}",
+                    verb(c),
+                    c.key.key.ethertype()
+                )
             }
             Self::Node(c) => write!(f, "{} sources {}", verb(c), c.key),
             Self::Ports(c) => write!(f, "{} ports {}", verb(c), c.key),
@@ -101,7 +106,6 @@ impl fmt::Display for Op {
         }
     }
 }
-
 
 /// The steps that lead from `old` to `new`, in an order that never leaves a frame with half a
 /// rule.

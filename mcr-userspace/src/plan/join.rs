@@ -8,7 +8,7 @@ use super::{resolve::Resolved, world::LinkState, world::World};
 use crate::config::model::{GroupMatch, Match, Packets, Relay};
 
 /// The most groups of a prefix that are joined one by one.
-pub const MOST_GROUPS: u64 = 256;
+const MOST_GROUPS: u64 = 256;
 
 /// Something that an ingress link is to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,7 +80,10 @@ fn join_groups(ifindex: u32, packets: &Packets, speaks_v6: bool, joins: &mut BTr
             continue;
         }
         let bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
-        if 1_u64.checked_shl(bits).is_none_or(|count| count > MOST_GROUPS) {
+        if 1_u64
+            .checked_shl(bits)
+            .is_none_or(|count| count > MOST_GROUPS)
+        {
             joins.insert(Join::AllMulticast { ifindex });
             continue;
         }
@@ -104,7 +107,9 @@ fn join_sources(packets: &Packets, v4: bool) -> Vec<Option<IpAddr>> {
     let sources: Option<Vec<_>> = of_family
         .map(|source| single(source).then(|| Some(source.addr())))
         .collect();
-    sources.filter(|s| !s.is_empty()).unwrap_or_else(|| vec![None])
+    sources
+        .filter(|s| !s.is_empty())
+        .unwrap_or_else(|| vec![None])
 }
 
 /// All addresses of a prefix, its first and last as well.

@@ -1,9 +1,6 @@
 //! The parts of a table, each given an id that stays what it is from one table to the next.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use mcr_common::table::{
     EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
@@ -45,11 +42,7 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// An empty table, with the ids of `previous`, the one in force.
-    pub(super) fn new(
-        world: &'a World,
-        previous: &Table,
-        renewed: &'a BTreeSet<Owner>,
-    ) -> Self {
+    pub(super) fn new(world: &'a World, previous: &Table, renewed: &'a BTreeSet<Owner>) -> Self {
         let links = previous.links.iter();
         let scopes = previous.places.iter();
         let scopes = scopes.map(|(id, place)| (NodeOf::Scope(*place), *id));
@@ -85,7 +78,11 @@ impl<'a> Parts<'a> {
     }
 
     /// The node of a scope.
-    pub(super) fn node(&mut self, place: Place, names: impl Fn() -> String) -> Result<u32, PlanError> {
+    pub(super) fn node(
+        &mut self,
+        place: Place,
+        names: impl Fn() -> String,
+    ) -> Result<u32, PlanError> {
         let id = self.nodes.id(&NodeOf::Scope(place));
         let id = id.map_err(|Full| full("places where sources decide", MAX_NODES, names))?;
         self.table.places.insert(id, place);
@@ -257,11 +254,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The set of everywhere these wishes send to.
-    fn set(
-        &mut self,
-        wishes: &[&Wish<'_>],
-        names: impl Fn() -> String,
-    ) -> Result<u32, PlanError> {
+    fn set(&mut self, wishes: &[&Wish<'_>], names: impl Fn() -> String) -> Result<u32, PlanError> {
         let mut members = BTreeSet::new();
         for egress in wishes.iter().flat_map(|wish| wish.egress.iter()) {
             let id = self.egresses.id(&identity(egress));

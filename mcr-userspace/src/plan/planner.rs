@@ -65,7 +65,8 @@ pub enum PlanError {
     /// Too many limits for one frame.
     #[error(
         "the relays {relays} match the same frames, each with a `limit` of its own: at most {} \
-         can, give some of them other groups, or one limit together", mcr_common::table::MAX_LIMITS
+         can, give some of them other groups, or one limit together",
+        mcr_common::table::MAX_LIMITS
     )]
     Limits {
         /// The relays, separated by commas.

@@ -74,7 +74,9 @@ impl Ways<'_> {
             let after = self.after.entry(*now);
             let after = after.or_insert_with(|| reached(self.new, *now));
             for slot in before.iter() {
-                let stay = after.iter().all(|other| stays(self.old, *slot, self.new, *other));
+                let stay = after
+                    .iter()
+                    .all(|other| stays(self.old, *slot, self.new, *other));
                 if !stay {
                     strays.insert(*slot);
                 }

@@ -65,7 +65,7 @@ impl<'a, 'p> Tree<'a, 'p> {
             self.parts.add_group(Route { node, prefix }, target);
         }
         self.frames(&mut scope, here)?;
-        let names = || self.names(here.iter().copied());
+        let names = || names(wishes, here.iter().copied());
         self.parts.check_size(names)?;
         Ok(scope)
     }
@@ -96,7 +96,7 @@ impl<'a, 'p> Tree<'a, 'p> {
                 named.push((prefix, self.below_source(both.into_iter().collect())?));
             }
             let sources = Arc::new(Sources { otherwise, named });
-            let names = || self.names(matching.iter().map(|(index, _)| *index));
+            let names = || names(wishes, matching.iter().map(|(index, _)| *index));
             Target::new(Way::Source(self.parts.source(sources, names)?))
         };
         self.below_groups.insert(key, target);
@@ -150,7 +150,8 @@ impl<'a, 'p> Tree<'a, 'p> {
                 }
             }
         }
-        let names = || self.names(matching.iter().map(|(index, _)| *index));
+        let wishes = self.wishes;
+        let names = || names(wishes, matching.iter().map(|(index, _)| *index));
         let mut row = row.to_vec();
         loop {
             if let Some(ports) = Ports::new(&row) {
@@ -182,10 +183,12 @@ impl<'a, 'p> Tree<'a, 'p> {
     /// Makes the entries of frames that are not IP.
     fn frames(&mut self, scope: &mut Scope, here: &[usize]) -> Result<(), PlanError> {
         let wishes = self.wishes;
-        let wanted = here.iter().filter_map(|index| match &wishes[*index].relay.matches {
-            Match::Frames(frames) => Some((*index, frames)),
-            Match::Packets(_) => None,
-        });
+        let wanted = here
+            .iter()
+            .filter_map(|index| match &wishes[*index].relay.matches {
+                Match::Frames(frames) => Some((*index, frames)),
+                Match::Packets(_) => None,
+            });
         let wanted: Vec<_> = wanted.collect();
         let types = wanted.iter().flat_map(|(_, frames)| {
             let any = frames.ethertypes.is_empty().then_some(0);
@@ -197,9 +200,8 @@ impl<'a, 'p> Tree<'a, 'p> {
             let takes = wanted.iter().filter(|(_, frames)| {
                 frames.ethertypes.is_empty() || frames.ethertypes.contains(&ethertype)
             });
-            let macs = takes.flat_map(|(index, frames)| {
-                frames.macs.iter().map(|mac| (*mac, *index))
-            });
+            let macs =
+                takes.flat_map(|(index, frames)| frames.macs.iter().map(|mac| (*mac, *index)));
             let macs: Vec<_> = macs.collect();
             let prefixes: BTreeSet<MacPrefix> = macs.iter().map(|(mac, _)| *mac).collect();
             for prefix in prefixes {
@@ -224,19 +226,17 @@ impl<'a, 'p> Tree<'a, 'p> {
         }
         Ok(())
     }
+}
 
-    fn names(&self, wishes: impl Iterator<Item = usize>) -> String {
-        let names: Vec<_> = wishes
-            .map(|index| self.wishes[index].relay.name.as_str())
-            .collect();
-        names.join(", ")
-    }
+fn names(wishes: &[Wish<'_>], some: impl Iterator<Item = usize>) -> String {
+    let names: Vec<_> = some
+        .map(|index| wishes[index].relay.name.as_str())
+        .collect();
+    names.join(", ")
 }
 
 /// Each prefix, with everything that was given for it or for a prefix that contains it.
-fn nested(
-    entries: impl Iterator<Item = (IpNet, (usize, bool))>,
-) -> Vec<(IpNet, Matching)> {
+fn nested(entries: impl Iterator<Item = (IpNet, (usize, bool))>) -> Vec<(IpNet, Matching)> {
     let mut own: BTreeMap<IpNet, BTreeMap<usize, bool>> = BTreeMap::new();
     for (prefix, (index, exact)) in entries {
         *own.entry(prefix).or_default().entry(index).or_default() |= exact;
@@ -245,7 +245,10 @@ fn nested(
     let mut open: Vec<(IpNet, Matching)> = Vec::new();
     let mut all = Vec::with_capacity(own.len());
     for (prefix, mut matching) in own {
-        while open.last().is_some_and(|(wider, _)| !wider.contains(&prefix)) {
+        while open
+            .last()
+            .is_some_and(|(wider, _)| !wider.contains(&prefix))
+        {
             open.pop();
         }
         if let Some((_, inherited)) = open.last() {
@@ -275,7 +278,11 @@ fn cuts(ranges: &[((Selector, Selector), usize)]) -> Vec<(Selector, Vec<usize>)>
     let cut = |(start, changes): (Selector, Vec<(usize, bool)>)| {
         for (index, begins) in changes {
             let count = open.entry(index).or_default();
-            *count = if begins { *count + 1 } else { count.saturating_sub(1) };
+            *count = if begins {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
         }
         let active = open.iter().filter(|(_, count)| **count > 0);
         (start, active.map(|(index, _)| *index).collect())

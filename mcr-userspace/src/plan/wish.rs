@@ -146,7 +146,11 @@ impl Wish<'_> {
                     (first, last)
                 });
                 let ports: Vec<_> = ports.collect();
-                ranges.extend(if exact { ports } else { without_control(&ports) });
+                ranges.extend(if exact {
+                    ports
+                } else {
+                    without_control(&ports)
+                });
             }
         }
         ranges
@@ -190,18 +194,27 @@ mod tests {
     fn control_traffic_is_cut_out_of_any_range() {
         let all = without_control(&[(Selector::FIRST, Selector::LAST)]);
         let taken = |selector: Selector, ranges: &[(Selector, Selector)]| {
-            ranges.iter().any(|(first, last)| (*first..=*last).contains(&selector))
+            ranges
+                .iter()
+                .any(|(first, last)| (*first..=*last).contains(&selector))
         };
         let mut next = Some(Selector::FIRST);
         while let Some(selector) = next {
-            assert_eq!(taken(selector, &all), !selector.is_control(), "{selector:?}");
+            assert_eq!(
+                taken(selector, &all),
+                !selector.is_control(),
+                "{selector:?}"
+            );
             next = selector.next();
         }
         let udp = |first, last| (Selector::udp(first), Selector::udp(last));
         assert_eq!(without_control(&[udp(67, 67)]), []);
         assert_eq!(without_control(&[udp(60, 68)]), [udp(60, 66)]);
         assert_eq!(without_control(&[udp(68, 70)]), [udp(69, 70)]);
-        assert_eq!(without_control(&[udp(1, 600)]), [udp(1, 66), udp(69, 545), udp(548, 600)]);
+        assert_eq!(
+            without_control(&[udp(1, 600)]),
+            [udp(1, 66), udp(69, 545), udp(548, 600)]
+        );
         assert_eq!(without_control(&[udp(5000, 5010)]), [udp(5000, 5010)]);
     }
 }

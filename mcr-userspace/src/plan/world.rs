@@ -49,6 +49,8 @@ pub struct LinkState {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it carries frames: what is below it is up too (`IFF_RUNNING` of netdevice(7)).
+    pub running: bool,
     /// Interface index of the bridge, bond or other master it is a port of.
     pub master: Option<u32>,
     /// Interface index of the link it is stacked on (VLAN, macvlan), in this network namespace.
@@ -87,7 +89,12 @@ impl World {
     #[must_use]
     pub fn wanted_names(&self) -> BTreeSet<&str> {
         let relays = self.relays.iter();
-        let selectors = relays.flat_map(|relay| relay.from.iter().chain(&relay.to));
+        let selectors = relays.flat_map(|relay| {
+            relay
+                .from
+                .iter()
+                .chain(relay.to.iter().map(|way| &way.link))
+        });
         selectors
             .map(|LinkSelector::Name(name)| name.as_str())
             .collect()

@@ -133,20 +133,14 @@ pub(super) struct Exit {
 }
 
 impl Exit {
-    /// A way out without copies.
-    pub(super) fn new(egress: Egress, port: Arc<Port>) -> Self {
+    /// A way out that has counted this so far.
+    pub(super) fn new(egress: Egress, port: Arc<Port>, stats: EgressStats) -> Self {
         Self {
             egress,
             port,
             pending: Vec::with_capacity(BATCH),
-            stats: EgressStats::default(),
+            stats,
         }
-    }
-
-    /// Changes the way of copies to come. None is pending.
-    pub(super) fn change(&mut self, egress: Egress, port: Arc<Port>) {
-        self.egress = egress;
-        self.port = port;
     }
 
     /// Adds a copy of a frame, or counts why there is none. Returns whether it is the first

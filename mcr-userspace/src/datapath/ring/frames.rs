@@ -72,6 +72,7 @@ impl Received<'_> {
             bytes: self.bytes,
             stripped_tag: self.tag,
             to_this_host: self.packet_type == libc::PACKET_HOST,
+            from_host: self.packet_type == libc::PACKET_OUTGOING,
             segment_size: (self.offload[GSO_TYPE] != GSO_NONE).then_some(segment),
         }
     }

@@ -1,11 +1,10 @@
-//! One thread per ingress link. It owns everything it needs, so that no frame waits for a lock;
-//! what changes is told to it by messages.
+//! One thread per ingress link, with counters of its own.
 
 use std::{
     io,
     os::fd::AsFd as _,
     sync::{
-        Arc,
+        Arc, RwLock,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, TryRecvError},
     },
@@ -28,12 +27,11 @@ use super::{
     losses::Losses,
     relay::Relay,
     sys::{Receiver, Socket},
-    tables::{Change, State},
+    tables::Shared,
 };
 use crate::datapath::Counters;
 
 enum Message {
-    Change(Change),
     /// Send what was counted.
     Count(mpsc::Sender<Counters>),
 }
@@ -48,11 +46,11 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Opens the receive ring of a link, of about `size` bytes, and relays what arrives there, as
-    /// `state` says.
+    /// the tables say.
     pub(super) fn start(
         ifindex: u32,
         size: usize,
-        state: State,
+        shared: Arc<RwLock<Shared>>,
         closer: Closer,
     ) -> io::Result<Self> {
         let mut socket = Socket::new()?;
@@ -69,7 +67,7 @@ impl Worker {
             .name(format!("mcr-ring-{ifindex}"))
             .spawn(move || {
                 Thread {
-                    relay: Relay::new(ifindex, state),
+                    relay: Relay::new(ifindex, shared),
                     headers: Headers::new(),
                     losses: Losses::new(ifindex),
                     receiver,
@@ -84,11 +82,6 @@ impl Worker {
             bell,
             thread: Some(thread),
         })
-    }
-
-    /// Carries out a change before any frame that arrives from now on.
-    pub(super) fn change(&self, change: Change) {
-        self.send(Message::Change(change));
     }
 
     /// Sends what was counted by everything before, in a while. Nothing, if the thread has
@@ -202,7 +195,6 @@ impl Thread {
     fn read_messages(&mut self) -> bool {
         loop {
             match self.messages.try_recv() {
-                Ok(Message::Change(change)) => self.relay.change(change),
                 Ok(Message::Count(reply)) => {
                     self.take_losses();
                     // Whoever asked may have gone.
