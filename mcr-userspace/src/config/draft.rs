@@ -15,7 +15,7 @@ use super::{
         SourceMac, Ttl, VlanEdit, VlanMatch,
     },
     problem::{Kind, Problems},
-    value::{Ethertype, Protocol},
+    value::{Ethertype, Protocol, Sources},
 };
 
 mod edits;
@@ -101,7 +101,7 @@ pub(super) struct Draft<W> {
     pub(super) name: Option<String>,
     pub(super) ways: Ways<W>,
     pub(super) groups: Values<W, GroupMatch>,
-    pub(super) sources: Values<W, IpNet>,
+    pub(super) sources: Values<W, Sources>,
     pub(super) ports: Values<W, PortRange>,
     pub(super) protocols: Values<W, Protocol>,
     pub(super) frames: Option<FramesDraft<W>>,

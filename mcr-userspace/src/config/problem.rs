@@ -289,7 +289,7 @@ impl Problem {
     pub(super) fn not_in_force(what: &str) -> Self {
         Self::new(
             Kind::NotInForce,
-            format!("{what} is part of the rule file, but not in force in this version yet"),
+            format!("{what} is not in force in this version yet: leave it out"),
         )
     }
 }

@@ -15,7 +15,7 @@ mod protocol;
 mod vlan;
 
 pub use self::{
-    address::{gateway, group, new_group, new_source, source, unicast},
+    address::{Sources, gateway, group, new_group, new_source, source, unicast},
     dscp::dscp,
     frames::{Ethertype, ethertype, mac},
     limit::{limit, links, routes},

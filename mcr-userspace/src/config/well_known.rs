@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     model::{GroupMatch, PortRange, ProtocolMatch},
-    problem::{Kind, listed},
+    problem::Kind,
     value::UDP,
 };
 
@@ -109,7 +109,7 @@ pub(super) fn routing_protocol(group: GroupMatch, taken: Taken<'_>) -> Option<(K
             "`{group}` holds the groups of {}, which this relay takes: relayed, they make routers \
              of different segments neighbours of each other; name the groups or protocols that \
              are meant",
-            listed(&names, "and")
+            names.join(", ")
         );
         return (!names.is_empty()).then_some((Kind::RoutingProtocolInPrefix, message));
     }
@@ -190,14 +190,5 @@ pub(super) fn stays_on_host(group: GroupMatch) -> bool {
             group.prefix_len() >= 16 && group.addr().segments()[0] & 0xf <= 1
         }
         _ => false,
-    }
-}
-
-/// A prefix as it is written: one of full length is an address.
-pub(super) fn shown(prefix: IpNet) -> String {
-    if prefix.prefix_len() == prefix.max_prefix_len() {
-        prefix.addr().to_string()
-    } else {
-        prefix.to_string()
     }
 }

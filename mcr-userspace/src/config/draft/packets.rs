@@ -8,7 +8,7 @@ use super::{Draft, edits::family};
 use crate::config::{
     model::{GroupMatch, Packets, PortRange, ProtocolMatch},
     problem::{Kind, Problems},
-    value::{Protocol, UDP},
+    value::{Protocol, Sources, UDP},
     well_known::{self, Taken},
 };
 
@@ -21,7 +21,7 @@ impl<W: Copy> Draft<W> {
         Packets {
             protocol: self.protocol(),
             groups: self.groups.values().collect(),
-            sources: self.sources.values().collect(),
+            sources: self.sources.values().map(|sources| sources.0).collect(),
             ports: self.ports.values().collect(),
         }
     }
@@ -61,7 +61,7 @@ impl<W: Copy> Draft<W> {
             _ => false,
         };
         self.groups.note_overlaps(contains, problems);
-        let contains = |wide: &IpNet, narrow: &IpNet| wide.contains(narrow);
+        let contains = |wide: &Sources, narrow: &Sources| wide.0.contains(&narrow.0);
         self.sources.note_overlaps(contains, problems);
     }
 
@@ -150,7 +150,7 @@ impl<W: Copy> Draft<W> {
         if self.sources.items.is_empty() || self.groups.items.is_empty() {
             return;
         }
-        let v4 = |source: &IpNet| matches!(source, IpNet::V4(_));
+        let v4 = |source: &Sources| matches!(source.0, IpNet::V4(_));
         let has = |family: bool| {
             let source = self.sources.items.iter().any(|(_, s)| v4(s) == family);
             let group = |(_, g): &(W, GroupMatch)| g.is_ipv4() == family;
@@ -162,9 +162,8 @@ impl<W: Copy> Draft<W> {
             if !families[usize::from(v4(source))].1 {
                 reported = true;
                 let message = format!(
-                    "the source `{}` is {}, but no group of this relay is: remove it, or add a \
+                    "the source `{source}` is {}, but no group of this relay is: remove it, or add a \
                      group of its family",
-                    well_known::shown(*source),
                     family(v4(source))
                 );
                 problems.add(*at, Kind::SourceWithoutGroup, message);

@@ -1,6 +1,9 @@
 //! Groups and sources.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -42,6 +45,11 @@ pub fn group(text: &str) -> Result<GroupMatch, Problem> {
 ///
 /// As [`group`].
 pub fn new_group(text: &str) -> Result<IpNet, Problem> {
+    if text == "broadcast" {
+        let message = "`broadcast` can't be the new group: copies go to a multicast group, or to \
+                       one station (`unicast`)";
+        return Err(Problem::new(Kind::GroupNotMulticast, message));
+    }
     multicast(text, address_or_prefix(text)?)
 }
 
@@ -64,12 +72,26 @@ fn multicast(text: &str, prefix: IpNet) -> Result<IpNet, Problem> {
     Err(Problem::new(Kind::GroupNotMulticast, message))
 }
 
+/// An entry of `sources:`. It is shown as it is written: a prefix of full length as an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sources(pub IpNet);
+
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            self.0.addr().fmt(f)
+        } else {
+            self.0.fmt(f)
+        }
+    }
+}
+
 /// An entry of `sources:`: a unicast address, or a prefix.
 ///
 /// # Errors
 ///
 /// What is no address, or no address of a sender.
-pub fn source(text: &str) -> Result<IpNet, Problem> {
+pub fn source(text: &str) -> Result<Sources, Problem> {
     let prefix = address_or_prefix(text)?;
     if prefix.prefix_len() == 0 {
         let message = format!(
@@ -79,7 +101,7 @@ pub fn source(text: &str) -> Result<IpNet, Problem> {
         return Err(Problem::new(Kind::SourceUnusable, message));
     }
     sender(text, prefix)?;
-    Ok(prefix)
+    Ok(Sources(prefix))
 }
 
 /// The source address of copies.

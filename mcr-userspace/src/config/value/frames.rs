@@ -8,7 +8,7 @@ use crate::config::{
     problem::{Kind, Problem, nearest, quote},
 };
 
-/// Ethernet types people name. IEEE, "EtherType" registry.
+/// Ethernet types people name. IEEE Registration Authority, list of Ethernet types.
 const NAMES: &[(&str, u16)] = &[
     ("wol", 0x0842),
     ("avtp", 0x22f0),

@@ -8,8 +8,11 @@ use crate::config::{
     problem::{Kind, Problem, quote},
 };
 
-/// Units, with what one is of the base unit.
-const UNITS: &[(&str, fn(NonZeroU64) -> Limit, u64)] = &[
+/// Makes a limit of a number of frames or bits a second.
+type Make = fn(NonZeroU64) -> Limit;
+
+/// Units, with how many frames or bits a second one is.
+const UNITS: &[(&str, Make, u64)] = &[
     ("pps", Limit::Frames, 1),
     ("kpps", Limit::Frames, 1_000),
     ("mpps", Limit::Frames, 1_000_000),
@@ -28,10 +31,10 @@ pub fn limit(text: &str) -> Result<Limit, Problem> {
     let lower = text.to_ascii_lowercase();
     let unit_at = lower.find(|c: char| c.is_ascii_alphabetic());
     let (amount, unit) = lower.split_at(unit_at.unwrap_or(lower.len()));
+    let amount = amount.trim_end();
     let known = UNITS.iter().find(|(name, ..)| *name == unit);
-    let (Some((_, make, factor)), Some((whole, billionths))) = (known, decimal(amount.trim_end()))
-    else {
-        return Err(Problem::new(Kind::NotALimit, no_limit(text, unit)));
+    let (Some((_, make, factor)), Some((whole, billionths))) = (known, decimal(amount)) else {
+        return Err(Problem::new(Kind::NotALimit, no_limit(text, amount, unit)));
     };
     let billionths_of_unit = u128::from(billionths) * u128::from(*factor);
     if billionths_of_unit % 1_000_000_000 != 0 {
@@ -61,17 +64,12 @@ pub fn limit(text: &str) -> Result<Limit, Problem> {
     })
 }
 
-fn no_limit(text: &str, unit: &str) -> String {
-    let hint = match unit {
-        "" if number(text).is_some() => {
+fn no_limit(text: &str, amount: &str, unit: &str) -> String {
+    let hint = match unit.split_once("bit") {
+        _ if number(text).is_some() => {
             format!("write `{text}pps` for frames or `{text}bps` for bits a second")
         }
-        "kbit" | "mbit" | "gbit" | "bit" => {
-            format!("bits a second are `{}ps`", &unit[..unit.len() - 2])
-        }
-        _ if unit.ends_with("/s") || unit.ends_with("/sec") => {
-            "frames a second are `pps`, bits a second `bps`".to_owned()
-        }
+        Some((prefix, _)) if decimal(amount).is_some() => format!("write `{amount}{prefix}bps`"),
         _ => "write it as `100pps`, `1.5Mpps`, `64kbps`, `400mbps` or `1gbps`".to_owned(),
     };
     format!("{} is no limit: {hint}", quote(text))

@@ -15,7 +15,12 @@ pub fn vlan(text: &str) -> Result<VlanMatch, Problem> {
     match text {
         "untagged" => Ok(VlanMatch::Untagged),
         "any" => Ok(VlanMatch::Any),
-        _ => id(text, &["untagged", "any"], "VLAN ID 0 counts as untagged").map(VlanMatch::Id),
+        _ => id(
+            text,
+            &["untagged", "any"],
+            "it counts as no tag, write `untagged`",
+        )
+        .map(VlanMatch::Id),
     }
 }
 
@@ -34,7 +39,7 @@ pub fn new_vlan(text: &str) -> Result<VlanEdit, Problem> {
             );
             Err(Problem::new(Kind::Vlan, message))
         }
-        _ => id(text, &["untagged"], "a copy without a VLAN is").map(VlanEdit::Id),
+        _ => id(text, &["untagged"], "a copy without a tag is `untagged`").map(VlanEdit::Id),
     }
 }
 
@@ -47,7 +52,7 @@ fn id(text: &str, words: &[&str], zero: &str) -> Result<u16, Problem> {
             None => String::new(),
         };
         let message = format!(
-            "{} is no VLAN: {guess}{} or a number from 1 to 4094 is right",
+            "{} is no VLAN: {guess}{}, or a number from 1 to 4094, is right",
             quote(text),
             listed(words, "or")
         );
@@ -57,7 +62,7 @@ fn id(text: &str, words: &[&str], zero: &str) -> Result<u16, Problem> {
         return Ok(value);
     }
     let hint = match value {
-        0 => format!("{zero} `untagged`"),
+        0 => zero.to_owned(),
         4095 => "4095 is reserved, 1 to 4094 is right".to_owned(),
         _ => "1 to 4094 is right".to_owned(),
     };
