@@ -9,15 +9,11 @@ mod ipv4;
 mod ipv6;
 mod link;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    num::NonZeroU16,
-};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
 
 use mcr::{
     config::model::{Group, LinkName, LinkSelector, Local, Relay, SourceMac, Ttl},
-    plan::{LinkKind, LinkState, World},
+    plan::{LinkKind, LinkMap, LinkState, World},
 };
 use mcr_common::Reason;
 
@@ -76,12 +72,15 @@ pub fn world([ingress, out, side]: [u32; 3]) -> World {
         mac: [HOST_MAC[0], 0, 0, 0, 0, last],
         mtu: MTU,
         up: true,
+        running: true,
         master: None,
         parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
     };
     World {
         relays: relays(),
-        links: BTreeMap::from([
+        links: LinkMap::from_iter([
             (ingress, link("in", HOST_MAC[5])),
             (out, link("out", 2)),
             (side, link("side", 3)),

@@ -62,15 +62,15 @@ impl Controller {
 
     /// The links are these now. Errors are logged: what can't be done now may be done after
     /// the next change.
-    pub fn set_links(&mut self, links: links::Map) {
-        if links == self.world.links {
+    pub fn set_links(&mut self, links: &links::Map) {
+        if *links == self.world.links {
             return;
         }
         // A link that changed may be attachable now.
         self.world
             .refused
             .retain(|index, _| links.get(index) == self.world.links.get(index));
-        self.world.links = links;
+        self.world.links = links.clone();
         self.settle_or_log();
     }
 
@@ -131,10 +131,10 @@ impl Controller {
     }
 
     fn follow(&mut self, plan: &Plan) {
-        let errors = self.joins.follow(&plan.joins);
+        let errors = self.joins.follow(&plan.joins, &self.world.links);
         for error in &errors {
             if !self.failed.contains(&error.join) {
-                let link = self.link_name(error.join.ifindex);
+                let link = self.link_name(error.join.ifindex());
                 tracing::warn!("{link}: {error}; frames are relayed as far as they arrive");
             }
         }
@@ -145,6 +145,17 @@ impl Controller {
                 report_state(state);
             }
         }
+    }
+
+    /// The memberships.
+    #[must_use]
+    pub fn joins(&self) -> &Joins {
+        &self.joins
+    }
+
+    /// The memberships, for [`Joins::due`] and [`Joins::advance`].
+    pub fn joins_mut(&mut self) -> &mut Joins {
+        &mut self.joins
     }
 
     /// A sign of life for the datapath.
@@ -244,15 +255,13 @@ fn report_state(state: &RelayState) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use mcr_common::table::SlotStats;
 
     use super::*;
     use crate::{
         config::{model::DatapathChoice, parse_bytes},
         datapath::{Counters, fake::Fake},
-        plan::{LinkKind, LinkState},
+        plan::{LinkKind, LinkMap, LinkState},
     };
 
     /// Every slot has relayed one frame, and from a certain step on everything fails.
@@ -296,7 +305,7 @@ mod tests {
         parsed.rules.relays
     }
 
-    fn links() -> BTreeMap<u32, LinkState> {
+    fn links() -> LinkMap {
         let link = |name: &str| LinkState {
             name: name.to_owned(),
             alternative_names: Vec::new(),
@@ -304,10 +313,13 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             up: true,
+            running: true,
             master: None,
             parent: None,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
         };
-        [(1, link("a")), (2, link("b"))].into()
+        LinkMap::from_iter([(1, link("a")), (2, link("b"))])
     }
 
     #[test]

@@ -119,8 +119,12 @@ impl Datapath for Ebpf {
                     let _ = self.maps.links.remove(&ifindex);
                 })
             }
-            Op::Route4(change) => self.maps.routes4.put(change),
-            Op::Route6(change) => self.maps.routes6.put(change),
+            Op::Vlan(change) => self.maps.vlans.put(change),
+            Op::Route(change) => self.maps.route(change),
+            Op::Frame(change) => self.maps.frame(change),
+            Op::Node(change) => self.maps.nodes.put(change),
+            Op::Ports(change) => self.maps.ports.put(change),
+            Op::Limit(change) => self.maps.limit(change),
             Op::Slot(change) => {
                 if change.old.is_none() {
                     self.maps.slot_stats.reset(change.key)?;
@@ -149,6 +153,9 @@ impl Datapath for Ebpf {
         for id in table.egresses.keys() {
             let stats = self.maps.egress_stats.sum(*id)?;
             counters.egresses.insert(*id, stats);
+        }
+        for id in table.limits.keys() {
+            counters.over.insert(*id, self.maps.bucket(*id)?.over);
         }
         Ok(counters)
     }

@@ -16,6 +16,8 @@ pub(super) struct Resolved {
     pub(super) missing: Vec<String>,
     /// Links that exist but can't be used, each as a sentence.
     pub(super) unusable: Vec<String>,
+    /// The stations whose addresses on a link are wanted: interface index and IP address.
+    pub(super) neighbours: Vec<(u32, std::net::IpAddr)>,
 }
 
 /// Finds a relay's links.

@@ -1,13 +1,13 @@
 //! The steps of some changes that are known beforehand.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
 
 use mcr::{
     config::model::{Group, LinkName, LinkSelector, Local, Relay, SourceMac, Ttl},
-    plan::{LinkKind, LinkState, Op, Table, World, diff, plan},
+    plan::{LinkKind, LinkMap, LinkState, Op, Table, World, diff, plan},
 };
 
 use crate::{
@@ -25,7 +25,7 @@ fn a_change_of_one_thing_among_many_is_a_few_steps() {
     assert_eq!(table.routes(), 1000);
 
     let mut changed = world.clone();
-    changed.links.get_mut(&3).expect("there").mtu -= 1;
+    changed.links.change(3, |link| link.mtu -= 1);
     assert_steps(&table, &changed, &["change egress"]);
 
     let mut changed = world.clone();
@@ -96,8 +96,11 @@ fn crowd(relays: u16) -> World {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
+        running: true,
         master: None,
         parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
     };
     let relay = |number: u16| {
         let [high, low] = number.to_be_bytes();
@@ -119,7 +122,7 @@ fn crowd(relays: u16) -> World {
     };
     World {
         relays: (0..relays).map(relay).collect(),
-        links: BTreeMap::from([(2, link("in")), (3, link("out"))]),
+        links: LinkMap::from_iter([(2, link("in")), (3, link("out"))]),
         relay_mac: RELAY_MAC,
         ..World::default()
     }

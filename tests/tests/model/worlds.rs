@@ -65,6 +65,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                 refused,
                 relay_mac: RELAY_MAC,
                 leased,
+                ..World::default()
             }
         },
     )
@@ -99,8 +100,11 @@ pub(crate) fn willing(mut relays: Vec<Relay>) -> World {
             mac: [0x02, 0, 0, 0, 1, name.as_bytes()[0]],
             mtu: 1500,
             up: true,
+            running: true,
             master: None,
             parent: None,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
         };
         (index, state)
     });
@@ -181,8 +185,11 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
         mac: [0x02, 0, 0, 0, 1, NAMES[position].as_bytes()[0]],
         mtu,
         up,
+        running: true,
         master: master.filter(|master| *master != index),
         parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
     })
 }
 
