@@ -1,9 +1,10 @@
-//! The network interfaces of this network namespace with their addresses, and what changes of
-//! them, by rtnetlink.
+//! The network interfaces of this network namespace with their addresses and neighbours, and what
+//! changes of them, by rtnetlink.
 
 mod addresses;
 mod event;
 mod message;
+pub mod neighbours;
 mod requests;
 mod subscription;
 
@@ -45,7 +46,7 @@ pub enum LinksError {
         error: String,
     },
     /// The socket failed.
-    #[error("the kernel reports no more changes of network interfaces: {0}")]
+    #[error("the kernel reports no more changes: {0}")]
     Closed(io::Error),
 }
 
