@@ -32,7 +32,7 @@ pub use self::{
 };
 use crate::{
     config::{
-        load::load,
+        load::load_again,
         model::{DatapathChoice, Relay},
     },
     datapath::StepError,
@@ -166,7 +166,7 @@ fn reload(settings: &Settings, controller: &mut Controller) {
         tracing::warn!("there is no rule file to read again: the relay was given by flags");
         return;
     };
-    match load(path) {
+    match load_again(path) {
         Ok(loaded) => {
             if !loaded.warnings.is_empty() {
                 tracing::warn!("{}", loaded.warnings);
