@@ -121,7 +121,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             _ = hangup.recv() => reload(&settings, &mut controller),
             changed = links.changed() => {
                 changed?;
-                controller.set_links(links.note().await?);
+                let touched = links.note().await?;
+                controller.set_links(links.map(), &touched);
                 neighbours.hasten();
             }
             () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),

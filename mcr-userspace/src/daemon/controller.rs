@@ -63,18 +63,26 @@ impl Controller {
         }
     }
 
-    /// The links are these now. Errors are logged: what can't be done now may be done after
-    /// the next change.
-    pub fn set_links(&mut self, links: &links::Map) {
-        if *links == self.world.links {
-            return;
+    /// The links are these now; nothing has happened to others than those `touched`. Errors are
+    /// logged: what can't be done now may be done after the next change.
+    pub fn set_links(&mut self, links: &links::Map, touched: &BTreeSet<u32>) {
+        let mut matters = false;
+        for index in touched {
+            let (before, after) = (self.world.links.get(index), links.get(index));
+            if before == after {
+                continue;
+            }
+            matters |= self.world.is_concerned(before, after);
+            // A link that changed may be attachable now.
+            self.world.refused.remove(index);
+            match after {
+                Some(link) => self.world.links.insert(*index, link.clone()),
+                None => self.world.links.remove(*index),
+            };
         }
-        // A link that changed may be attachable now.
-        self.world
-            .refused
-            .retain(|index, _| links.get(index) == self.world.links.get(index));
-        self.world.links = links.clone();
-        self.settle_or_log();
+        if matters {
+            self.settle_or_log();
+        }
     }
 
     /// These neighbours are known now.
