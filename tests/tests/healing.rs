@@ -90,16 +90,11 @@ fn says(text: &str) -> impl Fn(&Captured) -> bool {
     }
 }
 
-/// Sends a frame again and again until a copy is seen of which `condition` holds. Gives the time.
-fn until_relayed(
-    inject: &mut Inject,
-    capture: &Capture,
-    text: &str,
-    condition: impl Fn(&Captured) -> bool,
-) -> Result<Duration> {
+/// Sends a frame again and again until a copy is seen. Gives the time.
+fn until_relayed(inject: &mut Inject, capture: &Capture, text: &str) -> Result<Duration> {
     let start = Instant::now();
     let frame = frame(text)?;
-    let copy = |seen: &Captured| seen.bytes != frame && says(text)(seen) && condition(seen);
+    let copy = |seen: &Captured| seen.bytes != frame && says(text)(seen);
     loop {
         inject.send(&frame)?;
         match capture.wait_for(1, RETRY, copy) {
@@ -145,7 +140,7 @@ impl Patient<'_> {
     /// Waits until frames pass after something has happened.
     fn heals(&self, what: &str) -> Result<()> {
         let (mut inject, capture) = self.ends()?;
-        until_relayed(&mut inject, &capture, what, |_| true)?;
+        until_relayed(&mut inject, &capture, what)?;
         Ok(())
     }
 
@@ -154,7 +149,7 @@ impl Patient<'_> {
         self.there.ip("link set eth1 up")?;
         let (mut inject, capture) = self.ends()?;
         self.ip(&format!("link set {} up", self.link))?;
-        let took = until_relayed(&mut inject, &capture, what, |_| true)?;
+        let took = until_relayed(&mut inject, &capture, what)?;
         println!("{} {what}: relayed {took:?} after it was up", self.link);
         Ok(())
     }
@@ -346,7 +341,7 @@ fn what_only_the_topology_shows_comes_and_goes(datapath: Datapath) -> Result<()>
         relay.ip("link set out1 nomaster")?;
         // It was in force before there was a bridge, and with it.
         said(round + 2, "relay both is in force")?;
-        until_relayed(&mut inject, &capture, &format!("round {round}"), |_| true)?;
+        until_relayed(&mut inject, &capture, &format!("round {round}"))?;
         let mut frames = capture.frames()?.into_iter();
         ensure!(
             !frames.any(|frame| says("refused")(&frame)),
@@ -358,7 +353,7 @@ fn what_only_the_topology_shows_comes_and_goes(datapath: Datapath) -> Result<()>
     said(4, "relay both is not in force")?;
     relay.ip("link del bridge")?;
     said(2, "relay both waits for bridge")?;
-    until_relayed(&mut inject, &capture, "without the bridge", |_| true)?;
+    until_relayed(&mut inject, &capture, "without the bridge")?;
 
     relay.ip("link add child link in1 type macvlan")?;
     said(1, "child is stacked on in1")?;
@@ -389,11 +384,11 @@ fn a_bridge_deleted_with_its_ports_comes_back(datapath: Datapath) -> Result<()> 
         receiver.wait_running(&["member"], WAIT)?;
         let text = format!("round {round}");
         let behind = Capture::on(receiver, "member").context("behind the bridge")?;
-        until_relayed(&mut Inject::on(sender, "eth0")?, &behind, &text, |_| true)?;
+        until_relayed(&mut Inject::on(sender, "eth0")?, &behind, &text)?;
         let beside = Capture::on(receiver, "eth1")?;
         let from_bridge = format!("from the bridge in {text}");
         let mut member = Inject::on(sender, "member")?;
-        until_relayed(&mut member, &beside, &from_bridge, |_| true)?;
+        until_relayed(&mut member, &beside, &from_bridge)?;
         for link in ["bridge", "port0", "port1"] {
             relay.ip(&format!("link del {link}"))?;
         }
