@@ -3,6 +3,7 @@
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Instant};
 
+use foldhash::fast::RandomState;
 use mcr_common::{
     Tables,
     table::{Egress, FragmentKey, Link, MAX_FRAGMENTS, RouteKey4, RouteKey6, Slot, SlotStats},
@@ -26,8 +27,9 @@ pub(super) enum Change {
 
 /// What frames are looked up in.
 pub(super) struct Lookup {
-    routes4: HashMap<RouteKey4, u32>,
-    routes6: HashMap<RouteKey6, u32>,
+    // What is in them comes from the rule file alone, so a fast hasher will do.
+    routes4: HashMap<RouteKey4, u32, RandomState>,
+    routes6: HashMap<RouteKey6, u32, RandomState>,
     slots: Vec<Option<Slot>>,
     fragments: RefCell<Fragments>,
 }
@@ -112,7 +114,11 @@ impl State {
     }
 }
 
-fn put_route<K: Eq + std::hash::Hash>(routes: &mut HashMap<K, u32>, key: K, slot: Option<u32>) {
+fn put_route<K: Eq + std::hash::Hash>(
+    routes: &mut HashMap<K, u32, RandomState>,
+    key: K,
+    slot: Option<u32>,
+) {
     match slot {
         Some(slot) => routes.insert(key, slot),
         None => routes.remove(&key),
