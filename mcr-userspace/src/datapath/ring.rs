@@ -101,13 +101,12 @@ impl Ring {
         }
         let state = self.state(ifindex, link);
         let size = ring_size(self.workers.len());
-        let worker =
-            Worker::start(ifindex, size, state, self.closer.clone()).map_err(|error| {
-                StepError::system(
-                    format!("open a receive ring on the link with index {ifindex}"),
-                    error,
-                )
-            })?;
+        let worker = Worker::start(ifindex, size, state, self.closer.clone()).map_err(|error| {
+            StepError::system(
+                format!("open a receive ring on the link with index {ifindex}"),
+                error,
+            )
+        })?;
         self.workers.insert(ifindex, worker);
         Ok(())
     }

@@ -53,12 +53,7 @@ impl Relay {
     }
 
     /// Relays a frame that lies in `memory`. Copies may stay pending.
-    fn one<M: Memory + ?Sized>(
-        &mut self,
-        frame: &Received<'_>,
-        memory: &M,
-        headers: &mut Headers,
-    ) {
+    fn one<M: Memory + ?Sized>(&mut self, frame: &Received<'_>, memory: &M, headers: &mut Headers) {
         if let Err(reason) = self.copy(frame, memory, headers) {
             self.stats.reasons[reason.index()] += 1;
         }
