@@ -102,7 +102,8 @@ pub fn look_up<T: Tables>(
             identification,
         } => (port, Some(identification)),
         Transport::Later { identification } => {
-            let port = tables.fragment_port(&fragment(ingress, packet, identification));
+            let key = fragment(ingress, packet, identification);
+            let port = key.and_then(|key| tables.fragment_port(&key));
             (port.ok_or(Reason::UnknownFragment)?, None)
         }
     };
@@ -125,9 +126,11 @@ pub fn look_up<T: Tables>(
                 tables,
             )
         }
+        Addresses::Other => Err(Reason::NotIp),
     };
-    if let Some(identification) = first {
-        let key = fragment(ingress, packet, identification);
+    if let Some(identification) = first
+        && let Some(key) = fragment(ingress, packet, identification)
+    {
         // An unwanted datagram whose identification a wanted one had before takes its place,
         // or its later fragments would be relayed.
         if found.is_ok() || tables.fragment_port(&key).is_some() {
@@ -202,12 +205,21 @@ fn find<K: Key, T: Tables>(mut key: K, kinds: Kinds, port: u16, tables: &T) -> R
 
 /// What the fragments of a packet's datagram have in common.
 #[inline(always)]
-fn fragment(ingress: u32, packet: &Packet, identification: u32) -> FragmentKey {
+fn fragment(ingress: u32, packet: &Packet, identification: u32) -> Option<FragmentKey> {
     match packet.addresses {
-        Addresses::V4 { source, group, .. } => {
-            FragmentKey::v4(ingress, source, group, identification)
-        }
-        Addresses::V6 { source, group } => FragmentKey::v6(ingress, source, group, identification),
+        Addresses::V4 { source, group, .. } => Some(FragmentKey::v4(
+            ingress,
+            source,
+            group,
+            identification,
+        )),
+        Addresses::V6 { source, group } => Some(FragmentKey::v6(
+            ingress,
+            source,
+            group,
+            identification,
+        )),
+        Addresses::Other => None,
     }
 }
 

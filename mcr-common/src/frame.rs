@@ -104,6 +104,8 @@ pub enum Addresses {
         /// Group.
         group: Ipv6Addr,
     },
+    /// Not IP: the destination address stays.
+    Other,
 }
 
 /// Which part of which UDP datagram a packet carries.

@@ -38,11 +38,17 @@ pub enum Reason {
     HopLimit = 13,
     /// The kernel refused the copy: the egress is down, gone or out of buffers.
     EgressFailed = 14,
+    /// Over the `limit` of every relay that matches.
+    Limited = 15,
+    /// The station of a unicast egress has no known MAC address.
+    NoNeighbour = 16,
+    /// The packet ring was full.
+    Overrun = 17,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::AlreadyRelayed,
         Self::Truncated,
         Self::Tagged,
@@ -58,6 +64,9 @@ impl Reason {
         Self::TooBig,
         Self::HopLimit,
         Self::EgressFailed,
+        Self::Limited,
+        Self::NoNeighbour,
+        Self::Overrun,
     ];
 
     /// How many reasons there are.
@@ -88,6 +97,9 @@ impl Reason {
             Self::TooBig => "too-big",
             Self::HopLimit => "hop-limit",
             Self::EgressFailed => "egress-failed",
+            Self::Limited => "limited",
+            Self::NoNeighbour => "no-neighbour",
+            Self::Overrun => "overrun",
         }
     }
 }

@@ -9,13 +9,14 @@
 //! write. Every type is plain data without implicit padding; addresses and ports are kept in
 //! network byte order behind accessors.
 
+mod egress;
 mod key;
 mod value;
 
+pub use egress::{Egress, HopEdit, VlanEdit};
 pub use key::{FragmentKey, RouteKey4, RouteKey6};
 pub use value::{
-    Egress, EgressSet, EgressStats, HopEdit, Kinds, Lease, Link, LinkStats, Observed, Slot,
-    SlotStats,
+    EgressSet, EgressStats, Kinds, Lease, Link, LinkStats, Observed, Slot, SlotStats,
 };
 
 /// Routes of one address family that fit in the table.

@@ -1,9 +1,14 @@
 //! The copies of a frame.
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
-use mcr_common::{Basis, Frame, Reason, table::MAX_EGRESSES};
+use mcr_common::{
+    Basis, Frame, Packet, Reason, Tag,
+    frame::{ETHERNET_HEADER, VLAN_TAG},
+    table::MAX_EGRESSES,
+};
 
 use crate::{
+    edit::{mcr_edit, send},
     maps,
     skb::Skb,
     tc::{DROP, Found, NEXT},
@@ -15,8 +20,15 @@ use crate::{
 /// The frame is edited in place before each copy is taken, and put back as it was for those
 /// who see it next. Where nobody does, the last copy is the frame itself.
 #[inline(always)]
-pub(crate) fn to_egresses(ctx: &TcContext, found: &Found, basis: Basis) -> i32 {
+pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
     let skb = Skb(ctx);
+    let Some(packet) = maps::packet_mut() else {
+        return NEXT;
+    };
+    if packet.network != ETHERNET_HEADER && skb.stripped_tag().is_none() {
+        lift_tag(&skb, packet);
+    }
+    let basis = Basis::new(&skb, packet);
     let drop_local = found.hit.drop_local;
     let local = if drop_local { DROP } else { NEXT };
     let (Some(set), Some(original)) = (maps::set(found.hit.set), skb.read::<12>(0)) else {
@@ -53,7 +65,7 @@ fn put_back(ctx: &TcContext, macs: &[u8; 12]) {
 /// The egress gets a clone of the frame.
 const CLONE: u64 = 0;
 /// The egress gets the frame itself. A bit beside the id of the egress.
-const GIVE: u64 = 1 << 32;
+pub(crate) const GIVE: u64 = 1 << 32;
 
 /// Sends one copy: `target` is the id of the egress and [`CLONE`] or [`GIVE`], the other words
 /// those of a [`Basis`]. Returns what happens to the frame if it is given away.
@@ -69,28 +81,54 @@ extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64, w0: u64, w1: u64, w2: u
     let Some((egress, stats)) = maps::egress(target as u32) else {
         return DROP;
     };
-    let reason = match basis.rewrite(&egress) {
+    let give = target & GIVE != 0;
+    let reason = match basis.rewrite(egress) {
         Err(reason) => reason,
         Ok(rewrite) => {
-            let edited =
-                skb.become_like(&rewrite.macs) && rewrite.hop.is_none_or(|hop| skb.write_hop(&hop));
-            if edited && target & GIVE != 0 {
-                stats.copies += 1;
-                stats.bytes += skb.len() as u64;
-                return Skb::redirect(egress.ifindex());
-            }
-            let sent = edited && skb.clone_to(egress.ifindex());
-            if rewrite.hop.is_some() {
-                skb.write_hop(&basis.original_hop());
+            let mut sent = skb.become_like(&rewrite.macs);
+            if egress.edits_headers() {
+                sent = sent && mcr_edit(ctx.as_ptr().cast(), target, rewrite.hop_limit.into()) != 0;
+            } else {
+                sent = sent
+                    && rewrite.hop.is_none_or(|hop| skb.write_hop(&hop))
+                    && send(&skb, egress, target);
+                if rewrite.hop.is_some()
+                    && !give
+                    && let Some(hop) = basis.original_hop()
+                {
+                    skb.write_hop(&hop);
+                }
             }
             if sent {
                 stats.copies += 1;
                 stats.bytes += skb.len() as u64;
-                return DROP;
+                return if give {
+                    Skb::redirect(egress.ifindex())
+                } else {
+                    DROP
+                };
             }
             Reason::EgressFailed
         }
     };
     maps::add(&mut stats.reasons, reason as u32);
     DROP
+}
+
+/// Puts the tag of a frame beside it, where the kernel has it itself for what a link has received
+/// (`skb_vlan_untag` in `net/core/skbuff.c`): edits are made there. It means the same.
+#[cold]
+#[inline(always)]
+fn lift_tag(skb: &Skb<'_>, packet: &mut Packet) {
+    let [.., t0, t1, a, b] = skb.read::<16>(0).unwrap_or_default();
+    let tag = Tag {
+        tpid: u16::from_be_bytes([t0, t1]),
+        tci: u16::from_be_bytes([a, b]),
+    };
+    let length = skb.len();
+    // What the kernel does not take for a tag stays in the frame.
+    if skb.pop_tag() && skb.len() < length && skb.push_tag(tag) {
+        packet.network -= VLAN_TAG;
+        packet.payload -= VLAN_TAG;
+    }
 }

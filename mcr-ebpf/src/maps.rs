@@ -137,6 +137,13 @@ pub(crate) fn packet() -> Option<&'static Packet> {
     PACKET.get_ptr(0).map(|packet| unsafe { &*packet })
 }
 
+/// The same, for what a change of the frame moves.
+#[inline(always)]
+pub(crate) fn packet_mut() -> Option<&'static mut Packet> {
+    // SAFETY: as in `packet`.
+    PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
+}
+
 /// The members of an egress set.
 #[inline(always)]
 pub(crate) fn set(id: u32) -> Option<&'static EgressSet> {
@@ -145,11 +152,17 @@ pub(crate) fn set(id: u32) -> Option<&'static EgressSet> {
 
 /// An egress and its counters on this CPU.
 #[inline(always)]
-pub(crate) fn egress(id: u32) -> Option<(Egress, &'static mut EgressStats)> {
+pub(crate) fn egress(id: u32) -> Option<(&'static Egress, &'static mut EgressStats)> {
     let stats = EGRESS_STATS.get_ptr_mut(id)?;
     // SAFETY: a program is not preempted by another instance of itself on the same CPU while
     // it holds this; the map outlives the program.
-    Some((*EGRESSES.get(id)?, unsafe { &mut *stats }))
+    Some((EGRESSES.get(id)?, unsafe { &mut *stats }))
+}
+
+/// What is edited in the copies for an egress.
+#[inline(always)]
+pub(crate) fn edits(id: u32) -> Option<&'static Egress> {
+    EGRESSES.get(id)
 }
 
 /// Counts a frame of interest that is relayed, to `expected` egresses.

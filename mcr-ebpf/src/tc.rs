@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mcr_common::{
-    Basis, Hit, Packet, Reason,
+    Hit, Packet, Reason,
     table::{Link, Observed},
 };
 
@@ -27,13 +27,7 @@ pub(crate) const DROP: i32 = TC_ACT_SHOT;
 pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
     let mut found = Found::default();
     match decide(&ctx, &mut found) {
-        Observed::RELAY => {
-            let Some(packet) = maps::packet() else {
-                return NEXT;
-            };
-            let basis = Basis::new(&Skb(&ctx), packet);
-            copy::to_egresses(&ctx, &found, basis)
-        }
+        Observed::RELAY => copy::to_egresses(&ctx, &found),
         Observed::REFUSE => {
             maps::count_refused(found.link_stats, found.reason);
             if found.hit.drop_local { DROP } else { NEXT }

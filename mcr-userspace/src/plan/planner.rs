@@ -8,7 +8,7 @@ use std::{
 use mcr_common::{
     classify::is_control,
     table::{
-        EMPTY_SET, Egress, EgressSet, HopEdit, Kinds, Link, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
+        EMPTY_SET, Egress, EgressSet, Kinds, Link, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
         MAX_LINKS, MAX_ROUTES, MAX_SETS, MAX_SLOTS, RouteKey4, RouteKey6, Slot,
     },
 };
@@ -218,8 +218,8 @@ struct Builder<'a> {
     link_stats: Interner<u32>,
     slots: Interner<Owner>,
     sets: Interner<EgressSet>,
-    /// Egresses by what they are, whatever the MTU is now.
-    egresses: Interner<(u32, Option<[u8; 6]>, HopEdit)>,
+    /// Egresses by what they are, whatever their links and stations are now.
+    egresses: Interner<Egress>,
 }
 
 impl<'a> Builder<'a> {
@@ -238,7 +238,7 @@ impl<'a> Builder<'a> {
             egresses: Interner::new(
                 0,
                 MAX_EGRESS_ENTRIES,
-                egresses.map(|(id, egress)| (identity(egress), *id)),
+                egresses.map(|(id, egress)| (egress.identity(), *id)),
             ),
         }
     }
@@ -346,7 +346,7 @@ impl<'a> Builder<'a> {
         for egress in wishes.iter().flat_map(|wish| wish.egress.iter()) {
             let id = self
                 .egresses
-                .id(&identity(egress))
+                .id(&egress.identity())
                 .map_err(|Full| full("egresses", MAX_EGRESS_ENTRIES))?;
             self.table.egresses.insert(id, *egress);
             members.insert(id);
@@ -371,11 +371,6 @@ impl<'a> Builder<'a> {
         self.table.owners.insert(id, owner);
         Ok(id)
     }
-}
-
-/// What makes an egress the one it is.
-fn identity(egress: &Egress) -> (u32, Option<[u8; 6]>, HopEdit) {
-    (egress.ifindex(), egress.source_mac(), egress.hop())
 }
 
 /// The set of these egresses, if they fit.

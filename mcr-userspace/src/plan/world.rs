@@ -1,6 +1,6 @@
 //! Everything the plan depends on, as a plain value.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::config::model::{LinkSelector, Relay};
 
@@ -16,6 +16,8 @@ pub struct World {
     pub refused: BTreeMap<u32, String>,
     /// The address of copies with `source_mac: relay`.
     pub relay_mac: [u8; 6],
+    /// MAC addresses of stations that the plan wants to know, by interface index and address.
+    pub neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
     /// Whether attachments outlive this process, so that they need a lease.
     pub leased: bool,
 }

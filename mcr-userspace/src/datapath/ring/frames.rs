@@ -9,7 +9,7 @@
 use std::mem::{offset_of, size_of};
 
 use libc::{sockaddr_ll, tpacket_hdr_variant1, tpacket3_hdr};
-use mcr_common::frame::Slice;
+use mcr_common::{Tag, frame::Slice};
 
 /// Length of a `struct virtio_net_hdr` (`include/uapi/linux/virtio_net.h`), in bytes.
 pub(super) const OFFLOAD_LENGTH: usize = 10;
@@ -22,6 +22,9 @@ pub(super) type Offload = [u8; OFFLOAD_LENGTH];
 const GSO_TYPE: usize = 1;
 const GSO_SIZE: usize = 4;
 const GSO_NONE: u8 = 0;
+
+/// The type of a VLAN tag (IEEE 802.1Q).
+const ETHERTYPE_VLAN: u16 = 0x8100;
 
 /// Where the address the frame came from lies behind the frame's header (`TPACKET_ALIGN`).
 const ADDRESS: usize = size_of::<tpacket3_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
@@ -36,7 +39,7 @@ pub(super) struct Received<'a> {
     /// See [`Offload`].
     pub(super) offload: &'a Offload,
     /// The VLAN tag that was taken out of it.
-    tag: Option<u16>,
+    pub(super) tag: Option<Tag>,
     /// `sll_pkttype`.
     packet_type: u8,
 }
@@ -62,7 +65,7 @@ impl Received<'_> {
         let segment = usize::from(u16::from_ne_bytes([low, high]));
         Slice {
             bytes: self.bytes,
-            stripped_tag: self.tag,
+            stripped_tag: self.tag.map(|tag| tag.tci),
             to_this_host: self.packet_type == libc::PACKET_HOST,
             segment_size: (self.offload[GSO_TYPE] != GSO_NONE).then_some(segment),
         }
@@ -94,9 +97,16 @@ impl<'a> Frames<'a> {
         let half = |offset: usize| Some(u16::from_ne_bytes(*header.get(offset..)?.first_chunk()?));
         let length = word(offset_of!(tpacket3_hdr, tp_snaplen))? as usize;
         let status = word(offset_of!(tpacket3_hdr, tp_status))?;
-        let tag = half(
-            offset_of!(tpacket3_hdr, hv1) + offset_of!(tpacket_hdr_variant1, tp_vlan_tci) + TAG,
-        )?;
+        let variant = offset_of!(tpacket3_hdr, hv1);
+        let tag = Tag {
+            tpid: if status & libc::TP_STATUS_VLAN_TPID_VALID != 0 {
+                half(variant + offset_of!(tpacket_hdr_variant1, tp_vlan_tpid))?
+            } else {
+                // Linux 3.14 and older don't say.
+                ETHERTYPE_VLAN
+            },
+            tci: half(variant + offset_of!(tpacket_hdr_variant1, tp_vlan_tci) + TAG)?,
+        };
         let mac = usize::from(half(offset_of!(tpacket3_hdr, tp_mac))?);
         let offload = header.get(mac.checked_sub(OFFLOAD_LENGTH)?..mac)?;
         let received = Received {

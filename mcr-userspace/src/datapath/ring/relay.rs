@@ -90,7 +90,7 @@ impl Relay {
                 continue;
             };
             stats.expected += 1;
-            if exit.push(frame, &basis) {
+            if exit.push(frame, &packet, &basis) {
                 self.pending.push(*id);
             }
             if exit.full() {
