@@ -1,5 +1,7 @@
 //! Frame and tables in, verdict out.
 
+use core::net::Ipv4Addr;
+
 use crate::{
     frame::{Addresses, Frame, Packet, Transport, parse},
     reason::Reason,
@@ -102,8 +104,7 @@ pub fn look_up<T: Tables>(
             identification,
         } => (port, Some(identification)),
         Transport::Later { identification } => {
-            let key = fragment(ingress, packet, identification);
-            let port = key.and_then(|key| tables.fragment_port(&key));
+            let port = tables.fragment_port(&fragment(ingress, packet, identification));
             (port.ok_or(Reason::UnknownFragment)?, None)
         }
     };
@@ -128,9 +129,8 @@ pub fn look_up<T: Tables>(
         }
         Addresses::Other => Err(Reason::NotIp),
     };
-    if let Some(identification) = first
-        && let Some(key) = fragment(ingress, packet, identification)
-    {
+    if let Some(identification) = first {
+        let key = fragment(ingress, packet, identification);
         // An unwanted datagram whose identification a wanted one had before takes its place,
         // or its later fragments would be relayed.
         if found.is_ok() || tables.fragment_port(&key).is_some() {
@@ -205,21 +205,19 @@ fn find<K: Key, T: Tables>(mut key: K, kinds: Kinds, port: u16, tables: &T) -> R
 
 /// What the fragments of a packet's datagram have in common.
 #[inline(always)]
-fn fragment(ingress: u32, packet: &Packet, identification: u32) -> Option<FragmentKey> {
+fn fragment(ingress: u32, packet: &Packet, identification: u32) -> FragmentKey {
     match packet.addresses {
-        Addresses::V4 { source, group, .. } => Some(FragmentKey::v4(
+        Addresses::V4 { source, group, .. } => {
+            FragmentKey::v4(ingress, source, group, identification)
+        }
+        Addresses::V6 { source, group } => FragmentKey::v6(ingress, source, group, identification),
+        // There are no fragments of what is not IP.
+        Addresses::Other => FragmentKey::v4(
             ingress,
-            source,
-            group,
+            Ipv4Addr::UNSPECIFIED,
+            Ipv4Addr::UNSPECIFIED,
             identification,
-        )),
-        Addresses::V6 { source, group } => Some(FragmentKey::v6(
-            ingress,
-            source,
-            group,
-            identification,
-        )),
-        Addresses::Other => None,
+        ),
     }
 }
 

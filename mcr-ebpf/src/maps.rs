@@ -9,6 +9,7 @@ use aya_ebpf::{
 use mcr_common::{
     Packet, Reason,
     classify::Tables,
+    edit::header::IPV6,
     table::{
         Egress, EgressSet, EgressStats, FRAGMENT_TIMEOUT, FragmentKey, Lease, Link, LinkStats,
         MAX_EGRESS_ENTRIES, MAX_FRAGMENTS, MAX_LINKS, MAX_ROUTES, MAX_SETS, MAX_SLOTS, Observed,
@@ -47,6 +48,17 @@ static OBSERVED: Array<Observed> = Array::with_max_entries(1, 0);
 /// The frame at hand.
 #[map(name = "mcr_packet")]
 static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for headers beside the stack.
+#[map(name = "mcr_headers")]
+static HEADERS: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);
+
+/// The IP header of a frame and that of a copy.
+#[repr(C)]
+pub(crate) struct Headers {
+    pub(crate) before: [u32; IPV6],
+    pub(crate) after: [u32; IPV6],
+}
 
 /// What is remembered of a first fragment.
 #[repr(C)]
@@ -144,6 +156,16 @@ pub(crate) fn packet_mut() -> Option<&'static mut Packet> {
     PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
 }
 
+/// Room for the headers of the copy at hand. It holds those of another.
+#[inline(always)]
+pub(crate) fn headers() -> Option<&'static mut Headers> {
+    // SAFETY: the map's entry is large enough and aligned to 8 bytes; for the rest as in
+    // `egress`.
+    HEADERS
+        .get_ptr_mut(0)
+        .map(|headers| unsafe { &mut *headers })
+}
+
 /// The members of an egress set.
 #[inline(always)]
 pub(crate) fn set(id: u32) -> Option<&'static EgressSet> {
@@ -157,12 +179,6 @@ pub(crate) fn egress(id: u32) -> Option<(&'static Egress, &'static mut EgressSta
     // SAFETY: a program is not preempted by another instance of itself on the same CPU while
     // it holds this; the map outlives the program.
     Some((EGRESSES.get(id)?, unsafe { &mut *stats }))
-}
-
-/// What is edited in the copies for an egress.
-#[inline(always)]
-pub(crate) fn edits(id: u32) -> Option<&'static Egress> {
-    EGRESSES.get(id)
 }
 
 /// Counts a frame of interest that is relayed, to `expected` egresses.

@@ -99,6 +99,40 @@ impl Skb<'_> {
         self.read::<12>(0).is_some_and(|now| now == *macs) || self.store(0, macs, 0)
     }
 
+    /// Reads `N` words of four bytes from `offset` on; `false` if the frame ends before.
+    #[inline(always)]
+    pub(crate) fn read_words<const N: usize>(&self, offset: usize, words: &mut [u32; N]) -> bool {
+        // SAFETY: the helper writes as many bytes to the reference as there are.
+        unsafe {
+            bpf_skb_load_bytes(
+                self.0.skb.skb.cast(),
+                offset as u32,
+                words.as_mut_ptr().cast(),
+                size_of::<[u32; N]>() as u32,
+            ) == 0
+        }
+    }
+
+    /// Writes words; otherwise as [`Self::store`].
+    #[inline(always)]
+    pub(crate) fn store_words<const N: usize>(
+        &self,
+        offset: usize,
+        words: &[u32; N],
+        flags: u64,
+    ) -> bool {
+        // SAFETY: the helper reads as many bytes from the reference as there are.
+        unsafe {
+            bpf_skb_store_bytes(
+                self.0.skb.skb.cast(),
+                offset as u32,
+                words.as_ptr().cast(),
+                size_of::<[u32; N]>() as u32,
+                flags,
+            ) == 0
+        }
+    }
+
     /// Writes the TTL or hop limit.
     #[inline(always)]
     pub(crate) fn write_hop(&self, hop: &HopRewrite) -> bool {

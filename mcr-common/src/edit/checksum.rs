@@ -1,35 +1,46 @@
 //! The Internet checksum after changes under it (RFC 1624).
 //!
-//! Sums are kept in the byte order of the machine: the sum of swapped words is the swapped sum
-//! (RFC 1071 section 2), and the kernel's helpers want it so.
+//! Words are taken as they lie in memory: the sum of swapped words is the swapped sum (RFC 1071
+//! section 2), and the kernel's helpers want it so.
 
 /// By how much the sum over some bytes has changed, in ones' complement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference(u16);
 
 impl Difference {
-    /// From bytes that begin at an even place under the checksum to those that replace them.
+    /// From words of four bytes to those that replace them.
     #[must_use]
     #[inline(always)]
-    pub fn between<const N: usize>(old: &[u8; N], new: &[u8; N]) -> Self {
-        const { assert!(N.is_multiple_of(2), "a checksum is made over words") };
-        let mut sum = 0_u32;
-        // Of 20 words at most, so that nothing is carried out of 32 bits.
-        const { assert!(N <= 40, "longer than an IPv6 header") };
-        let mut index = 0;
+    pub fn between<const N: usize>(old: &[u32; N], new: &[u32; N]) -> Self {
+        Self::behind::<0, N>(old, new)
+    }
+
+    /// The same without the first `START` words.
+    #[must_use]
+    #[inline(always)]
+    pub fn behind<const START: usize, const N: usize>(old: &[u32; N], new: &[u32; N]) -> Self {
+        let mut sum = 0_u64;
+        let mut index = START;
         while index < N {
-            sum += u32::from(!u16::from_ne_bytes([old[index], old[index + 1]]));
-            sum += u32::from(u16::from_ne_bytes([new[index], new[index + 1]]));
-            index += 2;
+            sum += u64::from(!old[index]) + u64::from(new[index]);
+            index += 1;
         }
         Self(fold(sum))
+    }
+
+    /// From one word of two bytes to another.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_port(old: [u8; 2], new: [u8; 2]) -> Self {
+        let (old, new) = (u16::from_ne_bytes(old), u16::from_ne_bytes(new));
+        Self(fold(u64::from(!old) + u64::from(new)))
     }
 
     /// Of both changes.
     #[must_use]
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
-        Self(fold(u32::from(self.0) + u32::from(other.0)))
+        Self(fold(u64::from(self.0) + u64::from(other.0)))
     }
 
     /// Of the change back.
@@ -42,21 +53,20 @@ impl Difference {
     /// A checksum after the change.
     #[must_use]
     #[inline(always)]
-    pub fn applied(self, checksum: [u8; 2]) -> [u8; 2] {
-        let sum = u32::from(!u16::from_ne_bytes(checksum)) + u32::from(self.0);
-        (!fold(sum)).to_ne_bytes()
+    pub fn applied(self, checksum: u16) -> u16 {
+        !fold(u64::from(!checksum) + u64::from(self.0))
     }
 
     /// A UDP checksum after the change. Zero says that there is none, and stays; one that would
     /// become zero is written as the other zero (RFC 768).
     #[must_use]
     #[inline(always)]
-    pub fn applied_udp(self, checksum: [u8; 2]) -> [u8; 2] {
-        if checksum == [0; 2] {
-            return checksum;
+    pub fn applied_udp(self, checksum: u16) -> u16 {
+        if checksum == 0 {
+            return 0;
         }
         match self.applied(checksum) {
-            [0, 0] => [0xff; 2],
+            0 => 0xffff,
             checksum => checksum,
         }
     }
@@ -66,11 +76,11 @@ impl Difference {
     /// addresses is zero, and what can't be is left alone.
     #[must_use]
     #[inline(always)]
-    pub fn applied_unfinished(self, sum: [u8; 2]) -> [u8; 2] {
-        if sum == [0; 2] {
-            return sum;
+    pub fn applied_unfinished(self, sum: u16) -> u16 {
+        if sum == 0 {
+            return 0;
         }
-        fold(u32::from(u16::from_ne_bytes(sum)) + u32::from(self.0)).to_ne_bytes()
+        fold(u64::from(sum) + u64::from(self.0))
     }
 
     /// As the kernel's `__wsum`.
@@ -81,13 +91,15 @@ impl Difference {
     }
 }
 
-/// A sum in 16 bits.
+/// A sum of some dozen words in 16 bits.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "folded to 16 bits just before"
 )]
-const fn fold(sum: u32) -> u16 {
+const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     sum as u16
@@ -97,6 +109,13 @@ const fn fold(sum: u32) -> u16 {
 /// (RFC 1624, equation 3).
 #[must_use]
 #[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "folded to 16 bits just before"
+)]
 pub const fn updated_checksum(checksum: u16, old: u16, new: u16) -> u16 {
-    !fold((!checksum) as u32 + (!old) as u32 + new as u32)
+    let mut sum = (!checksum) as u32 + (!old) as u32 + new as u32;
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
 }

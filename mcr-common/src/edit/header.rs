@@ -1,4 +1,7 @@
 //! IP and UDP headers of a copy that has more different than its TTL.
+//!
+//! IP headers are taken as words of four bytes as they lie in memory: what the checksums are made
+//! of, and no more than the kernel's stack has room for.
 
 use super::checksum::Difference;
 use crate::{
@@ -6,10 +9,12 @@ use crate::{
     table::Egress,
 };
 
-/// Length of an IPv4 header without options, in bytes: what edits reach of it.
-pub const IPV4: usize = 20;
-/// Length of the fixed IPv6 header, in bytes.
-pub const IPV6: usize = 40;
+/// Words of an IPv4 header without options: what edits reach of it.
+pub const IPV4: usize = 5;
+/// Words of the fixed IPv6 header.
+pub const IPV6: usize = 10;
+/// Bytes of a word.
+pub const WORD: usize = 4;
 /// Length of a UDP header, in bytes.
 pub const UDP: usize = 8;
 /// Where in a UDP header the destination port lies.
@@ -28,71 +33,68 @@ pub const fn udp(packet: &Packet) -> Option<usize> {
     }
 }
 
-/// The IPv4 header of the copy for an egress, with this TTL. Its checksum is as right as it was.
-#[must_use]
+/// Makes the IPv4 header of the copy for an egress, with this TTL, out of that of the frame, which
+/// is `old` and in `new` before. Its checksum is as right as it was.
 #[inline(always)]
-pub fn ipv4(old: &[u8; IPV4], egress: &Egress, ttl: u8) -> [u8; IPV4] {
-    let mut new = *old;
-    new[8] = ttl;
+#[expect(clippy::cast_possible_truncation, reason = "the last 16 bits of a word")]
+pub fn ipv4(old: &[u32; IPV4], new: &mut [u32; IPV4], egress: &Egress, ttl: u8) {
+    // Version and length, DSCP and ECN, total length.
     if let Some(class) = egress.traffic_class() {
-        new[1] = class | old[1] & 0b11;
+        let word = u32::from_be(old[0]) & !0x00fc_0000;
+        new[0] = (word | u32::from(class) << 16).to_be();
     }
+    // TTL, protocol, checksum.
+    let word = u32::from_be(old[2]);
+    new[2] = (word & 0x00ff_ffff | u32::from(ttl) << 24).to_be();
     if let Some(source) = egress.new_source(false) {
-        new[12..16].copy_from_slice(&source[..4]);
+        new[3] = source[0];
     }
     if let Some((group, mask)) = egress.destination(false) {
-        let mut index = 0;
-        while index < 4 {
-            new[16 + index] = group[index] | old[16 + index] & !mask[index];
-            index += 1;
-        }
+        new[4] = group[0] | old[4] & !mask[0];
     }
-    let [high, low] = Difference::between(old, &new).applied([old[10], old[11]]);
-    new[10] = high;
-    new[11] = low;
-    new
+    let checksum = Difference::between(old, new).applied((word as u16).to_be());
+    new[2] = (u32::from_be(new[2]) & 0xffff_0000 | u32::from(u16::from_be(checksum))).to_be();
 }
 
-/// The fixed IPv6 header of the copy for an egress, with this hop limit.
-#[must_use]
+/// Makes the fixed IPv6 header of the copy for an egress, with this hop limit, out of that of the
+/// frame, which is `old` and in `new` before.
 #[inline(always)]
-pub fn ipv6(old: &[u8; IPV6], egress: &Egress, hop_limit: u8) -> [u8; IPV6] {
-    let mut new = *old;
-    new[7] = hop_limit;
+pub fn ipv6(old: &[u32; IPV6], new: &mut [u32; IPV6], egress: &Egress, hop_limit: u8) {
+    // Version, traffic class, flow label.
     if let Some(class) = egress.traffic_class() {
-        // Version, traffic class and flow label share the first four bytes.
-        new[0] = old[0] & 0xf0 | class >> 4;
-        new[1] = old[1] & 0x3f | class << 4;
+        let word = u32::from_be(old[0]) & !0x0fc0_0000;
+        new[0] = (word | u32::from(class) << 20).to_be();
     }
+    // Length, next header, hop limit.
+    let word = u32::from_be(old[1]) & !0xff;
+    new[1] = (word | u32::from(hop_limit)).to_be();
     if let Some(source) = egress.new_source(true) {
-        new[8..24].copy_from_slice(source);
+        let mut index = 0;
+        while index < 4 {
+            new[2 + index] = source[index];
+            index += 1;
+        }
     }
     if let Some((group, mask)) = egress.destination(true) {
         let mut index = 0;
-        while index < 16 {
-            new[24 + index] = group[index] | old[24 + index] & !mask[index];
+        while index < 4 {
+            new[6 + index] = group[index] | old[6 + index] & !mask[index];
             index += 1;
         }
     }
-    new
 }
 
-/// What the addresses in an IPv4 header contribute to the checksum of UDP (RFC 768).
+/// What a change of the addresses in an IPv4 header is for the checksum of UDP (RFC 768).
 #[must_use]
 #[inline(always)]
-pub fn addresses4(old: &[u8; IPV4], new: &[u8; IPV4]) -> Difference {
-    let [.., a, b, c, d, e, f, g, h] = *old;
-    let [.., s, t, u, v, w, x, y, z] = *new;
-    Difference::between(&[a, b, c, d, e, f, g, h], &[s, t, u, v, w, x, y, z])
+pub fn addresses4(old: &[u32; IPV4], new: &[u32; IPV4]) -> Difference {
+    Difference::behind::<3, IPV4>(old, new)
 }
 
-/// What the addresses in an IPv6 header contribute to the checksum of UDP (RFC 8200
+/// What a change of the addresses in an IPv6 header is for the checksum of UDP (RFC 8200
 /// section 8.1).
 #[must_use]
 #[inline(always)]
-pub fn addresses6(old: &[u8; IPV6], new: &[u8; IPV6]) -> Difference {
-    let (mut before, mut after) = (*old, *new);
-    before[..8].fill(0);
-    after[..8].fill(0);
-    Difference::between(&before, &after)
+pub fn addresses6(old: &[u32; IPV6], new: &[u32; IPV6]) -> Difference {
+    Difference::behind::<2, IPV6>(old, new)
 }

@@ -92,8 +92,8 @@ impl<'a> Edit<'a> {
             return network + 12;
         }
         let fixed = match self.packet.addresses {
-            Addresses::V6 { .. } => header::IPV6,
-            _ => header::IPV4,
+            Addresses::V6 { .. } => header::IPV6 * header::WORD,
+            _ => header::IPV4 * header::WORD,
         };
         let udp = header::udp(self.packet).map_or(0, |udp| udp + header::UDP);
         udp.max(network + fixed)
@@ -157,18 +157,21 @@ impl<'a> Edit<'a> {
 
     fn write_headers(&self, frame: &[u8], udp: Udp, head: &mut [u8]) -> Option<()> {
         let network = self.packet.network;
+        let ttl = self.rewrite.hop_limit;
         let addresses = match self.packet.addresses {
             Addresses::V4 { .. } => {
-                let old = frame.get(network..)?.first_chunk()?;
-                let new = header::ipv4(old, self.egress, self.rewrite.hop_limit);
-                put(head, network, &new)?;
-                header::addresses4(old, &new)
+                let old = words(frame, network)?;
+                let mut new = old;
+                header::ipv4(&old, &mut new, self.egress, ttl);
+                put_words(head, network, &new)?;
+                header::addresses4(&old, &new)
             }
             Addresses::V6 { .. } => {
-                let old = frame.get(network..)?.first_chunk()?;
-                let new = header::ipv6(old, self.egress, self.rewrite.hop_limit);
-                put(head, network, &new)?;
-                header::addresses6(old, &new)
+                let old = words(frame, network)?;
+                let mut new = old;
+                header::ipv6(&old, &mut new, self.egress, ttl);
+                put_words(head, network, &new)?;
+                header::addresses6(&old, &new)
             }
             Addresses::Other => return Some(()),
         };
@@ -178,15 +181,34 @@ impl<'a> Edit<'a> {
         let old: &[u8; header::UDP] = frame.get(start..)?.first_chunk()?;
         let [_, _, p0, p1, _, _, c0, c1] = *old;
         let port = self.egress.new_port().unwrap_or([p0, p1]);
+        let checksum = u16::from_ne_bytes([c0, c1]);
         let checksum = match udp {
-            Udp::Unfinished => addresses.applied_unfinished([c0, c1]),
+            _ if !self.egress.edits_datagram() => checksum,
+            Udp::Unfinished => addresses.applied_unfinished(checksum),
             Udp::Finished => addresses
-                .and(Difference::between(&[p0, p1], &port))
-                .applied_udp([c0, c1]),
+                .and(Difference::of_port([p0, p1], port))
+                .applied_udp(checksum),
         };
         put(head, start + header::UDP_PORT, &port)?;
-        put(head, start + header::UDP_CHECKSUM, &checksum)
+        put(head, start + header::UDP_CHECKSUM, &checksum.to_ne_bytes())
     }
+}
+
+/// Words of four bytes from `offset` on.
+fn words<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u32; N]> {
+    let mut words = [0; N];
+    let bytes = bytes.get(offset..offset + N * header::WORD)?;
+    let (chunks, _) = bytes.as_chunks();
+    for (word, chunk) in words.iter_mut().zip(chunks) {
+        *word = u32::from_ne_bytes(*chunk);
+    }
+    Some(words)
+}
+
+fn put_words(bytes: &mut [u8], offset: usize, words: &[u32]) -> Option<()> {
+    words.iter().enumerate().try_for_each(|(index, word)| {
+        put(bytes, offset + index * header::WORD, &word.to_ne_bytes())
+    })
 }
 
 /// The outermost tag in a frame; `None` if it is too short for an Ethernet header.

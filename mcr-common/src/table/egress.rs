@@ -44,10 +44,11 @@ pub struct Egress {
     destination_mac: [u8; 6],
     destination_mac_mask: [u8; 6],
     padding: [u8; 2],
-    /// Of IPv4, the first four bytes of this and of the two that follow.
-    group: [u8; 16],
-    group_mask: [u8; 16],
-    source: [u8; 16],
+    /// Words of four bytes as they lie in a header; of IPv4, the first of this and of the two
+    /// that follow.
+    group: [u32; 4],
+    group_mask: [u32; 4],
+    source: [u32; 4],
 }
 
 const _: () = assert!(size_of::<Egress>() == 84);
@@ -130,24 +131,24 @@ impl Egress {
     /// others those of the group the frame was sent to.
     #[must_use]
     pub fn group(mut self, group: IpAddr, length: u8) -> Self {
-        self.group_mask = [0; 16];
-        for (index, byte) in self.group_mask.iter_mut().enumerate() {
+        let mut mask = [0; 16];
+        for (index, byte) in mask.iter_mut().enumerate() {
             let bits = usize::from(length).saturating_sub(index * 8).min(8);
             *byte = !(0xff_u16 >> bits).to_be_bytes()[1];
         }
+        let mut bytes = widened(group);
         if group.is_ipv4() {
-            self.group_mask[4..].fill(0);
+            mask[4..].fill(0);
         }
-        self.group = widened(group);
-        for (byte, mask) in self.group.iter_mut().zip(&self.group_mask) {
-            *byte &= mask;
-        }
+        bytes.iter_mut().zip(&mask).for_each(|(byte, mask)| *byte &= mask);
+        self.group = words(bytes);
+        self.group_mask = words(mask);
         // As the addresses of multicast are made, with the mask going the same way as the group
         // (RFC 1112 section 6.4, RFC 2464 section 7).
-        let [_, b, c, d, ..] = self.group;
-        let [_, f, g, h, ..] = self.group_mask;
-        let [.., w, x, y, z] = self.group;
-        let [.., s, t, u, v] = self.group_mask;
+        let [_, b, c, d, ..] = bytes;
+        let [_, f, g, h, ..] = mask;
+        let [.., w, x, y, z] = bytes;
+        let [.., s, t, u, v] = mask;
         (self.destination_mac, self.destination_mac_mask) = match group {
             IpAddr::V4(_) => (
                 [0x01, 0x00, 0x5e, b & 0x7f, c, d],
@@ -178,7 +179,7 @@ impl Egress {
     /// The same with this source address.
     #[must_use]
     pub fn source(mut self, source: IpAddr) -> Self {
-        self.source = widened(source);
+        self.source = words(widened(source));
         self.of(source).with(SOURCE)
     }
 
@@ -271,6 +272,13 @@ impl Egress {
         }
     }
 
+    /// Whether anything changes beside MAC addresses and TTL.
+    #[must_use]
+    #[inline(always)]
+    pub const fn edits_more(&self) -> bool {
+        self.flags & (HEADERS | VLAN_POP | VLAN_SET) != 0
+    }
+
     /// Whether anything changes in IP and UDP headers beside the TTL.
     #[must_use]
     #[inline(always)]
@@ -307,7 +315,7 @@ impl Egress {
     /// not as this egress is.
     #[must_use]
     #[inline(always)]
-    pub const fn destination(&self, v6: bool) -> Option<(&[u8; 16], &[u8; 16])> {
+    pub const fn destination(&self, v6: bool) -> Option<(&[u32; 4], &[u32; 4])> {
         if self.flags & (GROUP | UNICAST) != 0 && self.has(V6) == v6 {
             Some((&self.group, &self.group_mask))
         } else {
@@ -319,7 +327,7 @@ impl Egress {
     /// is.
     #[must_use]
     #[inline(always)]
-    pub const fn new_source(&self, v6: bool) -> Option<&[u8; 16]> {
+    pub const fn new_source(&self, v6: bool) -> Option<&[u32; 4]> {
         if self.has(SOURCE) && self.has(V6) == v6 {
             Some(&self.source)
         } else {
@@ -359,6 +367,16 @@ fn widened(address: IpAddr) -> [u8; 16] {
         }
         IpAddr::V6(address) => address.octets(),
     }
+}
+
+/// Words of four bytes as they lie in memory.
+fn words(bytes: [u8; 16]) -> [u32; 4] {
+    let (chunks, _) = bytes.as_chunks();
+    let mut words = [0; 4];
+    for (word, chunk) in words.iter_mut().zip(chunks) {
+        *word = u32::from_ne_bytes(*chunk);
+    }
+    words
 }
 
 #[cfg(feature = "user")]
