@@ -43,6 +43,13 @@ pub struct Limits {
     pub links: u32,
 }
 
+impl Limits {
+    /// The most routes that can be wanted: a map of them takes some 2 GiB.
+    pub const MOST_ROUTES: u32 = 1 << 24;
+    /// The most ingress links that can be wanted: counters of each take a few hundred bytes a CPU.
+    pub const MOST_LINKS: u32 = 1 << 16;
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -192,6 +199,16 @@ pub enum VlanMatch {
     Any,
 }
 
+impl fmt::Display for VlanMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untagged => f.write_str("untagged"),
+            Self::Id(id) => id.fmt(f),
+            Self::Any => f.write_str("any"),
+        }
+    }
+}
+
 /// The value of `frames:`: frames to a group address that are not IP.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frames {
@@ -211,13 +228,48 @@ pub struct MacPrefix {
     pub length: u8,
 }
 
+impl MacPrefix {
+    /// The addresses that begin with the first `length` bits of this one.
+    #[must_use]
+    pub fn new(mut address: [u8; 6], length: u8) -> Self {
+        let length = length.min(48);
+        for (octet, first_bit) in address.iter_mut().zip((0..48u8).step_by(8)) {
+            let kept = length.saturating_sub(first_bit).min(8);
+            *octet &= u8::MAX.checked_shl(8 - u32::from(kept)).unwrap_or(0);
+        }
+        Self { address, length }
+    }
+
+    /// Whether all of `other` is in this one.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        self.length <= other.length && Self::new(other.address, self.length) == *self
+    }
+}
+
+impl fmt::Display for MacPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, last] = self.address;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{last:02x}")?;
+        if self.length < 48 {
+            write!(f, "/{}", self.length)?;
+        }
+        Ok(())
+    }
+}
+
 /// The value of `limit:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
-    /// Frames a second. Never 0.
+    /// Frames a second, up to [`Limit::LARGEST`]. Never 0.
     Frames(NonZeroU64),
-    /// Bits a second, from the Ethernet header on. Never 0.
+    /// Bits a second, from the Ethernet header on, up to [`Limit::LARGEST`]. Never 0.
     Bits(NonZeroU64),
+}
+
+impl Limit {
+    /// The largest, in frames or bits a second: more than any link carries.
+    pub const LARGEST: u64 = 1_000_000_000_000;
 }
 
 /// A way out: a link, and the edits of the copies sent there.

@@ -124,8 +124,12 @@ kinds! {
         PrefixLength,
         /// A prefix with bits set beyond its length.
         HostBits,
+        /// A prefix where a single address belongs.
+        NotOneAddress,
         /// A group that isn't multicast.
         GroupNotMulticast,
+        /// A prefix that holds multicast groups and other addresses.
+        GroupPrefixTooWide,
         /// The broadcast address as a group.
         GroupIsBroadcast,
         /// A source that is a multicast group.
@@ -136,6 +140,8 @@ kinds! {
         SourceWithoutGroup,
         /// A group of a family no source is of, where there are sources.
         GroupWithoutSource,
+        /// Copies addressed to what is no station.
+        NotUnicast,
         /// Port 0.
         PortZero,
         /// A port above 65535.
@@ -144,6 +150,8 @@ kinds! {
         NotAPort,
         /// A range of ports that ends before it begins.
         EmptyRange,
+        /// A range of ports where one port belongs.
+        NotOnePort,
         /// Not a TTL.
         NotATtl,
         /// A TTL of 0, or above 255.
@@ -158,6 +166,68 @@ kinds! {
         Protocol,
         /// Not a VLAN.
         Vlan,
+        /// A VLAN ID that no frame can have.
+        VlanOutOfRange,
+        /// `any` beside others.
+        AnyAmongOthers,
+        /// Not a DSCP.
+        NotADscp,
+        /// A DSCP above 63.
+        DscpOutOfRange,
+        /// Not a limit.
+        NotALimit,
+        /// A limit that nothing passes.
+        LimitZero,
+        /// A limit that is none.
+        LimitTooLarge,
+        /// Not how many of something a table holds.
+        NotACount,
+        /// A table without entries, or larger than it can be.
+        CountOutOfRange,
+        /// Not a MAC address.
+        NotAMac,
+        /// The length of a MAC prefix that is none.
+        MacPrefixLength,
+        /// A MAC address of a single station.
+        MacNotGroup,
+        /// A MAC prefix with bits set beyond its length.
+        MacHostBits,
+        /// Not an Ethernet type.
+        NotAnEthertype,
+        /// A number that is a length in an Ethernet header, not a type, or too large for both.
+        EthertypeOutOfRange,
+        /// The Ethernet type of IP.
+        EthertypeOfIp,
+        /// The Ethernet type of a VLAN tag.
+        EthertypeOfTag,
+        /// The Ethernet type of ARP.
+        EthertypeOfArp,
+        /// Both `frames` and a field about IP packets.
+        FramesAndPackets,
+        /// `broadcast` of any port.
+        BroadcastWithoutPorts,
+        /// Ports of another protocol than UDP.
+        PortsNeedUdp,
+        /// An edit of UDP datagrams where other protocols are taken too.
+        EditNeedsUdp,
+        /// An edit of IP packets where frames are taken that are none.
+        EditOfFrames,
+        /// A new group of another family than the groups.
+        GroupEditFamily,
+        /// A new group whose prefix isn't as long as that of the groups.
+        GroupEditLength,
+        /// A new group for several entries of `groups`.
+        GroupEditSeveral,
+        /// A new source of another family than a group.
+        SourceEditFamily,
+        /// Both a new group and a station in its stead.
+        UnicastWithGroup,
+        /// A station of another family than a group.
+        UnicastFamily,
+        /// A gateway without a station behind it.
+        GatewayWithoutUnicast,
+        /// A gateway of another family than the station behind it.
+        GatewayFamily,
         /// `local: drop` on packet sockets.
         DropOnAfPacket,
         /// How many errors are not shown.
@@ -166,12 +236,24 @@ kinds! {
     warnings {
         /// A value that is listed twice.
         DuplicateValue,
+        /// A value that another one beside it takes in.
+        Overlap,
         /// A relay that is the same as another.
         SameRelay,
         /// A link's name that looks like something else.
         OddLinkName,
         /// The group of a routing protocol.
         RoutingProtocol,
+        /// The groups of routing protocols within a prefix.
+        RoutingProtocolInPrefix,
+        /// A protocol by which a segment is managed, of any group of a prefix.
+        ControlProtocol,
+        /// A prefix too wide to join its groups one by one.
+        WideJoin,
+        /// Frames other than IP to an address that only IP is sent to.
+        MacOfIp,
+        /// A number that is likely to be hexadecimal.
+        DecimalEthertype,
         /// The port of a protocol that answers for its own segment.
         DhcpPort,
         /// A source-specific group without sources.
@@ -207,7 +289,7 @@ impl Problem {
     pub(super) fn not_in_force(what: &str) -> Self {
         Self::new(
             Kind::NotInForce,
-            format!("{what} is part of the rule file, but not in force in this version yet"),
+            format!("{what} is not in force in this version yet: leave it out"),
         )
     }
 }
