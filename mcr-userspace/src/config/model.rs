@@ -11,6 +11,10 @@ use ipnet::IpNet;
 
 use super::diagnostic::Place;
 
+mod frames;
+
+pub use self::frames::{Frames, MacPrefix};
+
 /// A rule file without errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleFile {
@@ -41,6 +45,13 @@ pub struct Limits {
     pub routes: u32,
     /// Ingress links.
     pub links: u32,
+}
+
+impl Limits {
+    /// The most routes that can be wanted: a map of them takes some 2 GiB.
+    pub const MOST_ROUTES: u32 = 1 << 24;
+    /// The most ingress links that can be wanted: counters of each take a few hundred bytes a CPU.
+    pub const MOST_LINKS: u32 = 1 << 16;
 }
 
 impl Default for Limits {
@@ -192,42 +203,28 @@ pub enum VlanMatch {
     Any,
 }
 
-/// The value of `frames:`: frames to a group address that are not IP.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Frames {
-    /// Destination addresses. Never empty.
-    pub macs: BTreeSet<MacPrefix>,
-    /// Types, as behind all tags, 0x600 and above, but neither IP nor a tag; empty: any, and frames
-    /// with a length in the place of the type (IEEE 802.3).
-    pub ethertypes: BTreeSet<u16>,
-}
-
-/// Group addresses of layer 2 that begin with the same bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MacPrefix {
-    /// The address; bits beyond `length` are zero. The group bit is set.
-    pub address: [u8; 6],
-    /// How many bits count, 8 to 48.
-    pub length: u8,
-}
-
-impl MacPrefix {
-    /// Whether all addresses of the other are among these.
-    #[must_use]
-    pub fn contains(&self, other: &Self) -> bool {
-        let bits = |[a, b, c, d, e, f]: [u8; 6]| u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
-        let different = bits(self.address) ^ bits(other.address);
-        self.length <= other.length && different.leading_zeros() >= u32::from(self.length)
+impl fmt::Display for VlanMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untagged => f.write_str("untagged"),
+            Self::Id(id) => id.fmt(f),
+            Self::Any => f.write_str("any"),
+        }
     }
 }
 
 /// The value of `limit:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
-    /// Frames a second. Never 0.
+    /// Frames a second, up to [`Limit::LARGEST`]. Never 0.
     Frames(NonZeroU64),
-    /// Bits a second, from the Ethernet header on. Never 0.
+    /// Bits a second, from the Ethernet header on, up to [`Limit::LARGEST`]. Never 0.
     Bits(NonZeroU64),
+}
+
+impl Limit {
+    /// The largest, in frames or bits a second: more than any link carries.
+    pub const LARGEST: u64 = 1_000_000_000_000;
 }
 
 /// A way out: a link, and the edits of the copies sent there.
