@@ -6,7 +6,9 @@ use std::{
 };
 
 use mcr::{
-    config::model::{Edits, GroupMatch, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way},
+    config::model::{
+        Edits, GroupMatch, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
+    },
     plan::{LinkKind, LinkState, World},
 };
 use proptest::{
@@ -170,6 +172,7 @@ pub(crate) fn plain(name: &str) -> LinkState {
         mac: [0x02, 0, 0, 0, 1, name.as_bytes()[0]],
         mtu: 1500,
         up: true,
+        running: true,
         master: None,
         parent: None,
         addresses: Vec::new(),
