@@ -8,6 +8,7 @@ use super::{Draft, EditsDraft};
 use crate::config::{
     model::{GroupMatch, Ttl},
     problem::{Kind, Problems},
+    well_known,
 };
 
 impl<W: Copy> EditsDraft<W> {
@@ -84,23 +85,29 @@ impl<W: Copy> Draft<W> {
 
     /// The new group stands for the groups of the relay one by one.
     fn check_new_group(&self, at: W, new: IpNet, problems: &mut Problems<W>) {
+        let shown = GroupMatch::Prefix(new);
+        if well_known::stays_on_host(shown) {
+            let message = format!(
+                "the new group `{shown}` is of a scope that never leaves a host: no link carries \
+                 it, use `ff02::…` or wider"
+            );
+            problems.add(at, Kind::ScopeTooSmall, message);
+        }
         if !self.groups.complete {
             return;
         }
         let [(_, group)] = self.groups.items.as_slice() else {
             if !self.groups.items.is_empty() {
                 let message = format!(
-                    "`{new}` would be the new group of {} entries of `groups`: make a relay of \
+                    "`{shown}` would be the new group of {} entries of `groups`: make a relay of \
                      its own for each, or write the groups as one prefix and the new ones as one \
                      of the same length",
-                    self.groups.items.len(),
-                    new = GroupMatch::Prefix(new)
+                    self.groups.items.len()
                 );
                 problems.add(at, Kind::GroupEditSeveral, message);
             }
             return;
         };
-        let shown = GroupMatch::Prefix(new);
         if shown.is_ipv4() != group.is_ipv4() {
             let message = format!(
                 "the new group `{shown}` is {}, but `{group}` is {}: a copy stays of the family \

@@ -184,6 +184,20 @@ impl<W: Copy> Draft<W> {
         }
     }
 
+    /// Why there is no source that a group of this family could be joined with.
+    fn no_source_to_join(&self, v4: bool) -> Option<&'static str> {
+        if self.sources.at.is_none() {
+            return Some("name the sources");
+        }
+        let joined = |(_, sources): &(W, Sources)| {
+            let prefix = sources.0;
+            prefix.addr().is_ipv4() == v4 && prefix.prefix_len() == prefix.max_prefix_len()
+        };
+        let known = self.sources.complete && !self.sources.items.is_empty();
+        let none = known && !self.sources.items.iter().any(joined);
+        none.then_some("and one with a prefix is not possible: name the sources one by one")
+    }
+
     fn check_groups(&self, problems: &mut Problems<W>) {
         let protocol = self.protocol();
         let ports: Vec<_> = self.ports.items.iter().map(|(_, ports)| *ports).collect();
@@ -195,10 +209,12 @@ impl<W: Copy> Draft<W> {
             if let Some((kind, doubt)) = well_known::routing_protocol(*group, taken) {
                 problems.add(*at, kind, doubt);
             }
-            if self.sources.at.is_none() && well_known::source_specific(*group) {
+            if well_known::source_specific(*group)
+                && let Some(hint) = self.no_source_to_join(group.is_ipv4())
+            {
                 let message = format!(
                     "`{group}` is source-specific (SSM): a join without a source is ignored by \
-                     routers and switches, name the sources"
+                     routers and switches, {hint}"
                 );
                 problems.add(*at, Kind::SsmWithoutSources, message);
             }

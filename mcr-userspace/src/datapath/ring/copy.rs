@@ -1,6 +1,6 @@
-//! A copy to be sent: its first bytes, edited, and where in the block the others lie.
+//! A copy to be sent: its first bytes, edited, and where in memory the others lie.
 
-use std::{io::IoSlice, ops::Range};
+use std::ops::Range;
 
 use mcr_common::{
     Edit, Packet,
@@ -8,7 +8,7 @@ use mcr_common::{
     frame::{ETHERNET_HEADER, VLAN_TAG},
 };
 
-use super::frames::{OFFLOAD_LENGTH, Offload, Received};
+use super::frames::{FLAGS, Memory, NEEDS_CHECKSUM, OFFLOAD_LENGTH, Offload, Received, is_finished};
 
 /// What edits reach of nearly all frames: an Ethernet header with two tags, an IPv4 header with
 /// all options, or an IPv6 header, and a UDP header.
@@ -16,8 +16,6 @@ const ROOM: usize = ETHERNET_HEADER + 2 * VLAN_TAG + 60 + header::UDP;
 
 /// Offsets in a `struct virtio_net_hdr` (`include/uapi/linux/virtio_net.h`), whose numbers are in
 /// the byte order of the host.
-const FLAGS: usize = 0;
-const NEEDS_CHECKSUM: u8 = 1;
 const HEADER_LENGTH: usize = 2;
 const CHECKSUM_START: usize = 6;
 const CHECKSUM_OFFSET: usize = 8;
@@ -64,16 +62,26 @@ impl Copy {
         })
     }
 
-    /// The parts of the message, `block` being the one the frame lies in.
-    pub(super) fn parts<'a>(&'a self, block: &'a [u8]) -> [IoSlice<'a>; 2] {
+    /// The parts of the message, `memory` being what the frame lies in. The first begins with the
+    /// offload header.
+    pub(super) fn parts<'a, M: Memory + ?Sized>(&'a self, memory: &'a M) -> [&'a [u8]; 2] {
+        [
+            self.head(),
+            memory.get(self.rest.clone()).unwrap_or_default(),
+        ]
+    }
+
+    /// Whether the kernel has left nothing for later, so that the offload header can be left out.
+    pub(super) fn is_finished(&self) -> bool {
+        self.head().first_chunk().is_none_or(is_finished)
+    }
+
+    fn head(&self) -> &[u8] {
         let head = match &self.head {
             Head::Usual(bytes) => bytes.as_slice(),
             Head::Long(bytes) => bytes,
         };
-        [
-            IoSlice::new(head.get(self.used.clone()).unwrap_or_default()),
-            IoSlice::new(block.get(self.rest.clone()).unwrap_or_default()),
-        ]
+        head.get(self.used.clone()).unwrap_or_default()
     }
 
     /// Length of the frame, in bytes.
@@ -185,7 +193,7 @@ mod tests {
         let basis = Basis::new(&Slice::new(frame), &packet);
         let edit = Edit::new(&basis, &packet, egress).unwrap();
         let copy = Copy::new(&received, &packet, &edit).unwrap();
-        let parts = copy.parts(&block);
+        let parts = copy.parts(block.as_slice());
         let message: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();
         assert_eq!(copy.length(), (message.len() - OFFLOAD_LENGTH) as u64);
         message
