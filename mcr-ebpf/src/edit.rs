@@ -36,9 +36,7 @@ pub(crate) extern "C" fn mcr_edit(ctx: *mut __sk_buff, target: u64, hop_limit: u
     };
     let hop_limit = hop_limit as u8;
     let sent = match packet.addresses {
-        _ if !egress.edits_headers() && hop_limit == packet.hop_limit => {
-            send(&skb, egress, target)
-        }
+        _ if !egress.edits_headers() && hop_limit == packet.hop_limit => send(&skb, egress, target),
         Addresses::V4 { .. } => edited4(&skb, packet, egress, target, hop_limit),
         Addresses::V6 { .. } => edited6(&skb, packet, egress, target, hop_limit),
         Addresses::Other => send(&skb, egress, target),
@@ -95,7 +93,8 @@ extern "C" fn mcr_tag(ctx: *mut __sk_buff, target: u64, ifindex: u32, vlan: u32)
 
 #[inline(always)]
 fn edited4(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, ttl: u8) -> bool {
-    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV4 * WORD).zip(maps::headers()) else {
+    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV4 * WORD).zip(maps::headers())
+    else {
         return false;
     };
     let (Some(before), Some(after)) = (
@@ -123,7 +122,8 @@ fn edited4(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, ttl: u8
 
 #[inline(always)]
 fn edited6(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, hop_limit: u8) -> bool {
-    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV6 * WORD).zip(maps::headers()) else {
+    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV6 * WORD).zip(maps::headers())
+    else {
         return false;
     };
     if !skb.read_words(packet.network, &mut headers.before) {

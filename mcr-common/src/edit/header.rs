@@ -36,7 +36,10 @@ pub const fn udp(packet: &Packet) -> Option<usize> {
 /// Makes the IPv4 header of the copy for an egress, with this TTL, out of that of the frame, which
 /// is `old` and in `new` before. Its checksum is as right as it was.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the last 16 bits of a word")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the last 16 bits of a word"
+)]
 pub fn ipv4(old: &[u32; IPV4], new: &mut [u32; IPV4], egress: &Egress, ttl: u8) {
     // Version and length, DSCP and ECN, total length.
     if let Some(class) = egress.traffic_class() {
