@@ -213,16 +213,6 @@ impl fmt::Display for VlanMatch {
     }
 }
 
-impl MacPrefix {
-    /// Whether all addresses of the other are among these.
-    #[must_use]
-    pub fn contains(&self, other: &Self) -> bool {
-        let bits = |[a, b, c, d, e, f]: [u8; 6]| u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
-        let different = bits(self.address) ^ bits(other.address);
-        self.length <= other.length && different.leading_zeros() >= u32::from(self.length)
-    }
-}
-
 /// The value of `limit:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
