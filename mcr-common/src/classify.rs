@@ -121,8 +121,12 @@ pub fn scope<T: Tables>(packet: &Packet, ingress: u32, link: &Link, tables: &T) 
         }
     }
     let found = tables.scope(&VlanKey::new(ingress, packet.vlan, packet.from_host));
-    if found.is_some() || packet.vlan == 0 {
+    if found.is_some() {
         return found;
+    }
+    if packet.vlan == 0 {
+        // A link of which no relay takes untagged frames has an empty scope for them.
+        return Some(Scope::default());
     }
     tables.scope(&VlanKey::new(ingress, OTHER_VLANS, packet.from_host))
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! rule file, SIGHUP ──┐
 //!                     ├─► World ─► plan ─► diff ─► Datapath::apply ─► maps, sockets
-//! netlink ────────────┘              └──► joins ◄──► queriers
+//! netlink ────────────┘              ├──► joins ◄──► queriers
+//!                                    └──► neighbours ─► netlink
 //! clock ─► Datapath::keep_alive, statistics
 //! SIGINT, SIGTERM ─► end
 //! ```
@@ -14,7 +15,7 @@ mod ledger;
 mod printer;
 mod select;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
@@ -31,12 +32,12 @@ pub use self::{
 };
 use crate::{
     config::{
-        load::load,
+        load::load_again,
         model::{DatapathChoice, Relay},
     },
     datapath::StepError,
     datapath::ebpf::Hook,
-    links::{Links, LinksError},
+    links::{Links, LinksError, neighbours::Neighbours},
     plan::World,
 };
 
@@ -97,6 +98,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     allow_many_descriptors();
     let datapath = select(&settings)?;
     let mut links = Links::open().await?;
+    let mut neighbours = Neighbours::default();
     let world = World {
         relays: settings.relays.clone(),
         links: links.map().clone(),
@@ -113,18 +115,23 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut statistics = settings.statistics.map(ticks);
     let printer = Printer::start()?;
     loop {
+        neighbours.follow(controller.neighbours()).await;
         tokio::select! {
             () = any(&mut ends) => break,
             _ = hangup.recv() => reload(&settings, &mut controller),
             changed = links.changed() => {
                 changed?;
-                controller.set_links(links.note().await?);
+                let touched = links.note().await?;
+                controller.set_links(links.map(), &touched);
+                neighbours.hasten();
             }
+            () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
             _ = sign_of_life.tick() => controller.keep_alive()?,
             () = controller.joins_mut().due() => controller.joins_mut().advance(),
             () = tick(statistics.as_mut()) => printer.print(&controller.report()?),
         }
     }
+    neighbours.follow(&BTreeSet::new()).await;
     let report = controller.report()?;
     controller.say_goodbye(&report);
     if settings.statistics.is_some() {
@@ -161,7 +168,7 @@ fn reload(settings: &Settings, controller: &mut Controller) {
         tracing::warn!("there is no rule file to read again: the relay was given by flags");
         return;
     };
-    match load(path) {
+    match load_again(path) {
         Ok(loaded) => {
             if !loaded.warnings.is_empty() {
                 tracing::warn!("{}", loaded.warnings);

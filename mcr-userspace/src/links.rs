@@ -1,9 +1,10 @@
-//! The network interfaces of this network namespace with their addresses, and what changes of
-//! them, by rtnetlink.
+//! The network interfaces of this network namespace with their addresses and neighbours, and what
+//! changes of them, by rtnetlink.
 
 mod addresses;
 mod event;
 mod message;
+pub mod neighbours;
 mod requests;
 mod subscription;
 
@@ -45,7 +46,7 @@ pub enum LinksError {
         error: String,
     },
     /// The socket failed.
-    #[error("the kernel reports no more changes of network interfaces: {0}")]
+    #[error("the kernel reports no more changes: {0}")]
     Closed(io::Error),
 }
 
@@ -90,25 +91,27 @@ impl Links {
         Ok(())
     }
 
-    /// Notes what has happened, and returns all interfaces.
+    /// Notes what has happened, and returns the indexes of the interfaces it happened to.
     ///
     /// All that is known by now is noted at once, with two exceptions. An interface that is gone
-    /// is gone in at least one of the values this returns, even if there is another one with its
+    /// is gone from [`Self::map`] after at least one call, even if there is another one with its
     /// index already: the one has none of what was attached to the other, or joined on it. And
-    /// one too small for IPv6 is so in at least one of them, because the kernel has forgotten
-    /// what was joined there.
+    /// one too small for IPv6 is so after at least one, because the kernel has forgotten what
+    /// was joined there.
     ///
     /// # Errors
     ///
     /// [`LinksError`].
-    pub async fn note(&mut self) -> Result<&Map, LinksError> {
+    pub async fn note(&mut self) -> Result<BTreeSet<u32>, LinksError> {
         let mut passing = Passing::default();
+        let mut touched = BTreeSet::new();
         self.events.receive().map_err(LinksError::Closed)?;
         while let Some(event) = self.next_known() {
             if passing.would_be_hidden_by(&event) {
                 self.waiting = Some(event);
                 break;
             }
+            touched.extend(event.index());
             match event {
                 Event::Is(index, mut link) => {
                     if !link.takes_ipv6() {
@@ -136,12 +139,14 @@ impl Links {
                 // a list would be, so the next events come from a new one.
                 Event::Lost => {
                     tracing::warn!("netlink: buffer full, the network interfaces are listed anew");
+                    touched.extend(self.map.keys());
                     *self = Self::open().await?;
+                    touched.extend(self.map.keys());
                 }
                 Event::Other => {}
             }
         }
-        Ok(&self.map)
+        Ok(touched)
     }
 
     /// The next event, if one has been received.

@@ -9,7 +9,8 @@
 //! - [`Topology`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
-//! - [`Held`]: what a process holds in the kernel, and what is left of it
+//! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
+//! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
@@ -28,6 +29,8 @@ mod mcr;
 mod netns;
 pub mod oracle;
 mod process;
+mod size;
+mod reports;
 mod stats;
 mod topology;
 mod traffic;
@@ -44,6 +47,8 @@ pub use links::Link;
 pub use mcr::{Mcr, binary, rules};
 pub use netns::Netns;
 pub use process::Process;
+pub use size::Size;
+pub use reports::{Delivery, Reported, Said};
 pub use stats::Stats;
 pub use topology::Topology;
 pub use traffic::{Receiver, Sender};

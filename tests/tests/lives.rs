@@ -19,6 +19,8 @@ use mcr_tests::{
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 const WAIT: Duration = Duration::from_secs(20);
 const RELAY: &str = r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"]}"#;
@@ -64,8 +66,8 @@ fn traces(topology: &Topology) -> Result<String> {
         "{}{}{:?}{:?}",
         relay.tc("qdisc show dev in0")?,
         relay.tc("filter show dev in0 ingress").unwrap_or_default(),
-        relay.groups_v4("in0")?,
-        relay.groups_v6("in0")?,
+        relay.receives("in0", "239.1.1.1".parse()?)?,
+        relay.received_macs("in0")?,
     ))
 }
 
@@ -78,7 +80,7 @@ fn signals_end_it_and_nothing_stays(datapath: Datapath) -> Result<()> {
         ensure!(relayed(&topology, &capture, text)?);
         let during = traces(&topology)?;
         ensure!(
-            during.contains("239.1.1.1") && during.contains("ff3e::1"),
+            during.contains("true") && before.contains("false"),
             "{during}"
         );
         let held = Held::by(&mcr)?;
@@ -292,10 +294,14 @@ fn a_wrong_file_changes_nothing(datapath: Datapath) -> Result<()> {
     let aside = path.with_extension("aside");
     std::fs::rename(&path, &aside)?;
     mcr.signal(Signal::SIGHUP)?;
-    let said = mcr.wait_stderr(WAIT, |line| line.contains("there is no such rule file"));
-    std::fs::rename(&aside, &path)?;
-    said?;
+    mcr.wait_stderr(WAIT, |line| line.contains("there is no such rule file"))?;
     ensure!(relayed(&topology, &capture, "missing")?);
+    // To open a pipe without a writer would wait for one.
+    mkfifo(&path, Mode::S_IRWXU)?;
+    mcr.signal(Signal::SIGHUP)?;
+    mcr.wait_stderr(WAIT, |line| line.contains("this is no regular file"))?;
+    ensure!(relayed(&topology, &capture, "a pipe")?);
+    std::fs::rename(&aside, &path)?;
     // And a right one is taken again.
     mcr.rewrite(&rules(&[
         "{name: r, from: in0, to: out0, groups: 239.1.1.9}",

@@ -116,10 +116,11 @@ fn step<F: Frame>(frame: &F, walk: &mut Walk, end: usize) -> Result<Step, Reason
             walk.offset += 8;
             walk.next = next;
             if offset != 0 {
+                // Fragments that were fragmented again arrive under the outer identification.
+                let identification = walk.fragment.unwrap_or(identification);
                 return Ok(Step::LaterFragment(identification));
             }
             if more {
-                // Fragments that were fragmented again arrive under the outer identification.
                 walk.fragment.get_or_insert(identification);
             }
             Ok(Step::Extension)

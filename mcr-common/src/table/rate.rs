@@ -12,9 +12,9 @@ pub(super) const BURST: u64 = 100_000_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Limit {
-    /// Each frame, in 2^-20 nanoseconds.
+    /// Each frame, in 2^-14 nanoseconds.
     frame: u64,
-    /// Each byte, in 2^-20 nanoseconds.
+    /// Each byte, in 2^-14 nanoseconds.
     byte: u64,
 }
 
@@ -23,7 +23,7 @@ const _: () = assert!(size_of::<Limit>() == 16);
 const SECOND: u64 = 1_000_000_000 << Limit::FRACTION;
 
 impl Limit {
-    const FRACTION: u32 = 20;
+    const FRACTION: u32 = 14;
 
     /// So many frames a second; 0 counts as 1.
     #[must_use]
@@ -34,14 +34,14 @@ impl Limit {
         }
     }
 
-    /// So many bits a second, from the Ethernet header on; 0 counts as 1.
+    /// So many bits a second, from the Ethernet header on; 16 at least.
     #[must_use]
     pub const fn bits(rate: u64) -> Self {
         let rate = if rate == 0 { 1 } else { rate };
         let byte = SECOND as u128 * 8 / rate as u128;
-        // A byte a day is as good as none.
-        let byte = if byte > (SECOND as u128) << 10 {
-            SECOND << 10
+        // So that no product overflows; less than 16 bits a second are 16.
+        let byte = if byte > SECOND as u128 / 2 {
+            SECOND / 2
         } else {
             byte as u64
         };
@@ -52,9 +52,10 @@ impl Limit {
     #[must_use]
     #[inline(always)]
     pub const fn worth(&self, frames: u32, bytes: u32) -> u64 {
-        let frames = self.frame.saturating_mul(frames as u64);
-        let bytes = self.byte.saturating_mul(bytes as u64);
-        frames.saturating_add(bytes) >> Self::FRACTION
+        // No frame has more of either; larger numbers could overflow.
+        let frames = (frames & 0xffff) as u64;
+        let bytes = (bytes & 0xf_ffff) as u64;
+        (self.frame * frames + self.byte * bytes) >> Self::FRACTION
     }
 }
 

@@ -6,7 +6,7 @@ use super::ledger::{Ledger, Report};
 use crate::{
     config::model::Relay,
     datapath::{ApplyError, Datapath, StepError},
-    links,
+    links::{self, neighbours},
     membership::joins::Joins,
     plan::{Join, Op, Plan, PlanError, RelayState, Table, World, diff, plan},
 };
@@ -41,6 +41,8 @@ pub struct Controller {
     joins: Joins,
     ledger: Ledger,
     states: Vec<RelayState>,
+    /// The neighbours that are wanted.
+    neighbours: BTreeSet<neighbours::Key>,
     /// Joins that failed, so that each failure is reported once.
     failed: BTreeSet<Join>,
 }
@@ -56,22 +58,45 @@ impl Controller {
             joins: Joins::default(),
             ledger: Ledger::default(),
             states: Vec::new(),
+            neighbours: BTreeSet::new(),
             failed: BTreeSet::new(),
         }
     }
 
-    /// The links are these now. Errors are logged: what can't be done now may be done after
-    /// the next change.
-    pub fn set_links(&mut self, links: &links::Map) {
-        if *links == self.world.links {
-            return;
+    /// The links are these now; nothing has happened to others than those `touched`. Errors are
+    /// logged: what can't be done now may be done after the next change.
+    pub fn set_links(&mut self, links: &links::Map, touched: &BTreeSet<u32>) {
+        let mut matters = false;
+        for index in touched {
+            let (before, after) = (self.world.links.get(index), links.get(index));
+            if before == after {
+                continue;
+            }
+            matters |= self.world.is_concerned(before, after);
+            // A link that changed may be attachable now.
+            self.world.refused.remove(index);
+            match after {
+                Some(link) => self.world.links.insert(*index, link.clone()),
+                None => self.world.links.remove(*index),
+            };
         }
-        // A link that changed may be attachable now.
-        self.world
-            .refused
-            .retain(|index, _| links.get(index) == self.world.links.get(index));
-        self.world.links = links.clone();
-        self.settle_or_log();
+        if matters {
+            self.settle_or_log();
+        }
+    }
+
+    /// These neighbours are known now.
+    pub fn set_neighbours(&mut self, neighbours: &neighbours::Map) {
+        if *neighbours != self.world.neighbours {
+            self.world.neighbours.clone_from(neighbours);
+            self.settle_or_log();
+        }
+    }
+
+    /// The neighbours whose link-layer addresses are wanted.
+    #[must_use]
+    pub fn neighbours(&self) -> &BTreeSet<neighbours::Key> {
+        &self.neighbours
     }
 
     /// The relays are these now.
@@ -138,6 +163,9 @@ impl Controller {
                 tracing::warn!("{link}: {error}; frames are relayed as far as they arrive");
             }
         }
+        self.neighbours.clone_from(&plan.neighbours);
+        let wanted = &self.neighbours;
+        self.world.neighbours.retain(|key, _| wanted.contains(key));
         self.failed = errors.iter().map(|error| error.join).collect();
         let before = std::mem::replace(&mut self.states, plan.relays.clone());
         for state in &self.states {

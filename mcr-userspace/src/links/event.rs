@@ -34,6 +34,17 @@ pub(super) enum Event {
 }
 
 impl Event {
+    /// The interface it happened to.
+    pub(super) fn index(&self) -> Option<u32> {
+        match self {
+            Self::Is(index, _)
+            | Self::Gone(index)
+            | Self::Has(index, _)
+            | Self::HasNot(index, _) => Some(*index),
+            Self::Lost | Self::Other => None,
+        }
+    }
+
     /// What a message says.
     pub(super) fn read(received: &Received) -> Self {
         let Received::Message(message) = received else {

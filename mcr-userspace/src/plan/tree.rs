@@ -252,8 +252,8 @@ fn nested(entries: impl Iterator<Item = (IpNet, (usize, bool))>) -> Vec<(IpNet, 
             open.pop();
         }
         if let Some((_, inherited)) = open.last() {
-            for (index, _) in inherited.iter() {
-                matching.entry(*index).or_default();
+            for (index, exact) in inherited.iter() {
+                *matching.entry(*index).or_default() |= *exact;
             }
         }
         let matching: Matching = matching.into_iter().collect();

@@ -34,6 +34,12 @@ pub struct World {
     pub leased: bool,
 }
 
+/// The links a relay names.
+fn links_of(relay: &Relay) -> impl Iterator<Item = &LinkSelector> {
+    let ways = relay.to.iter().map(|way| &way.link);
+    relay.from.iter().chain(ways)
+}
+
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkState {
@@ -85,19 +91,19 @@ impl World {
         self.links.named(name.as_str())
     }
 
-    /// The names by which relays may mean a link.
+    /// Whether it makes a difference to any relay that a link was the one and is the other: if
+    /// it has, or had, a name that a relay has for a link, or is related to others than before.
     #[must_use]
-    pub fn wanted_names(&self) -> BTreeSet<&str> {
-        let relays = self.relays.iter();
-        let selectors = relays.flat_map(|relay| {
-            relay
-                .from
-                .iter()
-                .chain(relay.to.iter().map(|way| &way.link))
-        });
-        selectors
-            .map(|LinkSelector::Name(name)| name.as_str())
-            .collect()
+    pub fn is_concerned(&self, before: Option<&LinkState>, after: Option<&LinkState>) -> bool {
+        if let (Some(before), Some(after)) = (before, after)
+            && (before.master, before.parent) != (after.master, after.parent)
+        {
+            return true;
+        }
+        let links = before.into_iter().chain(after);
+        let names: BTreeSet<_> = links.flat_map(LinkState::names).map(|(_, n)| n).collect();
+        let mut selectors = self.relays.iter().flat_map(|r| links_of(r));
+        selectors.any(|LinkSelector::Name(name)| names.contains(name.as_str()))
     }
 }
 
@@ -188,6 +194,7 @@ impl LinkState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::parse_bytes;
 
     fn link(name: &str, alternative: &[&str]) -> LinkState {
         LinkState {
@@ -219,6 +226,33 @@ mod tests {
         map.remove(2);
         assert_eq!(found(&map, "b"), None);
         assert_eq!(map, LinkMap::from_iter([(1, link("c", &[]))]));
+    }
+
+    #[test]
+    fn relays_are_concerned_by_links_they_name_and_by_relations() {
+        let rules = "{version: 1, relays: [{name: r, from: a, to: lan, groups: 239.1.1.1}]}";
+        let world = World {
+            relays: parse_bytes(rules.as_bytes()).unwrap().rules.relays,
+            ..World::default()
+        };
+        let [a, b, lan] = [link("a", &[]), link("b", &[]), link("b", &["lan"])];
+        let port = LinkState {
+            master: Some(7),
+            ..b.clone()
+        };
+        for (before, after, concerned) in [
+            (None, Some(&a), true),
+            (Some(&a), None, true),
+            (Some(&a), Some(&b), true),
+            (Some(&b), Some(&lan), true),
+            (None, Some(&b), false),
+            (Some(&b), None, false),
+            (Some(&b), Some(&port), true),
+            (Some(&port), Some(&b), true),
+        ] {
+            let is = world.is_concerned(before, after);
+            assert_eq!(is, concerned, "{before:?} {after:?}");
+        }
     }
 
     #[test]
