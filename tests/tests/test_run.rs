@@ -44,8 +44,8 @@ impl Kernel {
         // The egress links need not exist, since nothing is sent.
         let world = world([ingress[0], 1001, 1002, ingress[1]]);
         let table = plan(&world, &Table::default())?.table;
-        fill(&mut object, &table)?;
         program(&mut object)?.load()?;
+        fill(&mut object, &table)?;
         Ok(Self {
             object,
             table,

@@ -59,8 +59,8 @@ pub enum LoadError {
     Hook(#[from] StepError),
 }
 
-/// Fills the maps of an object that somebody else has loaded, and attaches nothing: for trying
-/// out what the programs decide.
+/// Fills the maps of an object that somebody else has loaded, with its programs, and attaches
+/// nothing: for trying out what the programs decide.
 ///
 /// # Errors
 ///
