@@ -442,6 +442,20 @@ fn a_later_fragment_keeps_its_payload() {
     assert_eq!(copy[..6], [1, 0, 0x5e, 9, 9, 9]);
 }
 
+/// What is not UDP has no UDP header, wherever its payload begins.
+#[test]
+fn other_protocols_keep_their_payload() {
+    let mut bytes = plain().bytes();
+    bytes[14 + 9] = 89;
+    let egress = Egress::new(1, 1500, None, HopEdit::Keep)
+        .dscp(46)
+        .port(6000);
+    let (packet, copy) = copied(&bytes, None, Udp::Finished, &egress);
+    assert_eq!(packet.payload, 34);
+    assert_eq!(copy[14 + 1], 46 << 2);
+    assert_eq!(copy[14 + 12..], bytes[14 + 12..]);
+}
+
 /// A tag in the frame and one that was taken out: the second is the outermost.
 #[test]
 fn the_outermost_tag_is_edited() {

@@ -55,17 +55,23 @@ fn send(skb: &Skb<'_>, egress: &Egress, target: u64) -> bool {
         VlanEdit::Set(id) => id.into(),
         _ => 0,
     };
-    mcr_tag(skb.0.as_ptr().cast(), target, egress.ifindex(), vlan) != 0
+    let ifindex = if target & GIVE == 0 {
+        egress.ifindex()
+    } else {
+        0
+    };
+    mcr_tag(skb.0.as_ptr().cast(), ifindex, vlan) != 0
 }
 
-/// [`send`] to the link with this interface index, with the outermost tag taken off (0), or with
-/// this VLAN ID. Returns 1, or 0 if this failed.
+/// Sends a copy to the link with this interface index, with the outermost tag taken off (0), or
+/// with this VLAN ID, and puts the tag back. Without a link, the frame is left to be given away.
+/// Returns 1, or 0 if this failed.
 ///
 /// That tag lies beside the frame (`copy` has seen to that), where it is changed without a byte of
 /// the frame being moved, if there is no second one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn mcr_tag(ctx: *mut __sk_buff, target: u64, ifindex: u32, vlan: u32) -> u32 {
+extern "C" fn mcr_tag(ctx: *mut __sk_buff, ifindex: u32, vlan: u32) -> u32 {
     let ctx = TcContext::new(ctx);
     let skb = Skb(&ctx);
     let edit = match vlan as u16 {
@@ -78,7 +84,7 @@ extern "C" fn mcr_tag(ctx: *mut __sk_buff, target: u64, ifindex: u32, vlan: u32)
         return 0;
     }
     let edited = after.is_none_or(|tag| skb.push_tag(tag));
-    if target & GIVE != 0 {
+    if ifindex == 0 {
         return u32::from(edited);
     }
     let sent = edited && skb.clone_to(ifindex);

@@ -22,14 +22,17 @@ pub const UDP_PORT: usize = 2;
 /// Where in a UDP header the checksum lies.
 pub const UDP_CHECKSUM: usize = 6;
 
-/// Where the UDP header of a packet begins, in bytes from the destination address. A later
-/// fragment has none: the checksum lies in the first one, whose edits are the same.
+/// Where the UDP header of a packet begins, in bytes from the destination address; `None` if it
+/// carries something else, or is a later fragment: the checksum lies in the first one, whose
+/// edits are the same.
 #[must_use]
 #[inline(always)]
 pub const fn udp(packet: &Packet) -> Option<usize> {
     match packet.transport {
-        Transport::Whole { .. } | Transport::First { .. } => Some(packet.payload - UDP),
-        Transport::Later { .. } => None,
+        Transport::Whole { selector } | Transport::First { selector, .. } if selector.is_udp() => {
+            Some(packet.payload - UDP)
+        }
+        _ => None,
     }
 }
 
