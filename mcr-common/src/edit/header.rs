@@ -23,13 +23,16 @@ pub const UDP_PORT: usize = 2;
 pub const UDP_CHECKSUM: usize = 6;
 
 /// Where the UDP header of a packet begins, in bytes from the destination address. A later
-/// fragment has none: the checksum lies in the first one, whose edits are the same.
+/// fragment has none: the checksum lies in the first one, whose edits are the same. Other
+/// protocols have none either.
 #[must_use]
 #[inline(always)]
 pub const fn udp(packet: &Packet) -> Option<usize> {
     match packet.transport {
-        Transport::Whole { .. } | Transport::First { .. } => Some(packet.payload - UDP),
-        Transport::Later { .. } => None,
+        Transport::Whole { selector } | Transport::First { selector, .. } if selector.is_udp() => {
+            Some(packet.payload - UDP)
+        }
+        _ => None,
     }
 }
 
