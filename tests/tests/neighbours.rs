@@ -187,6 +187,30 @@ fn what_others_made_is_left_as_it_is() -> Result<()> {
     })
 }
 
+/// As when mcr was killed: what it made is there, and the next one removes it.
+#[test]
+fn what_was_left_is_adopted() -> Result<()> {
+    Pair::new()?.run(async |pair| {
+        let mut killed = Neighbours::default();
+        killed.follow(&pair.keys()?).await;
+        until(&mut killed, &pair.known()?).await?;
+        drop(killed);
+        let entries = || pair.here.ip_output("neigh show dev v0");
+        let managed = |entries: &str| entries.matches("managed").count();
+        let left = entries()?;
+
+        let mut next = Neighbours::default();
+        next.follow(&pair.keys()?).await;
+        until(&mut next, &pair.known()?).await?;
+        let adopted = entries()?;
+        ensure!(managed(&adopted) == managed(&left), "{left}{adopted}");
+        next.follow(&BTreeSet::new()).await;
+        let after = entries()?;
+        ensure!(managed(&after) == 0, "{after}");
+        Ok(())
+    })
+}
+
 /// The table holds more than a socket could tell of.
 #[test]
 fn one_among_thousands_is_found_and_followed() -> Result<()> {
