@@ -3,7 +3,7 @@
 //! ```text
 //! rule file, SIGHUP ──┐
 //!                     ├─► World ─► plan ─► diff ─► Datapath::apply ─► maps, sockets
-//! netlink ────────────┘              ├──► joins
+//! netlink ────────────┘              ├──► joins ◄──► queriers
 //!                                    └──► neighbours ─► netlink
 //! clock ─► Datapath::keep_alive, statistics
 //! SIGINT, SIGTERM ─► end
@@ -127,6 +127,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             }
             () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
             _ = sign_of_life.tick() => controller.keep_alive()?,
+            () = controller.joins_mut().due() => controller.joins_mut().advance(),
             () = tick(statistics.as_mut()) => printer.print(&controller.report()?),
         }
     }
@@ -186,9 +187,9 @@ fn reload(settings: &Settings, controller: &mut Controller) {
     }
 }
 
-/// Lifts the number of open files to what the administrator allows. A socket holds some 20 groups
-/// and each ingress link takes a descriptor or more, so that the usual 1024 end at 20 000 groups;
-/// they are meant for programs that use `select(2)`, which this one does not.
+/// Lifts the number of open files to what the administrator allows. Each link takes a descriptor
+/// or more, so that the usual 1024 end at some hundred links; they are meant for programs that use
+/// `select(2)`, which this one does not.
 fn allow_many_descriptors() {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // What does not fit is reported where it does not.

@@ -6,7 +6,7 @@ use super::{
     diagnostic::Span,
     draft,
     fields::{Fields, Schema},
-    model::{DatapathChoice, RuleFile},
+    model::{DatapathChoice, Limits, RuleFile},
     problem::{Kind, Problems},
     relay, value,
     yaml::{Node, Value},
@@ -14,13 +14,8 @@ use super::{
 
 const FILE: Schema = Schema {
     what: "a rule file",
-    fields: &["version", "datapath", "relays"],
-    later: &[
-        ("limits", None),
-        ("control", None),
-        ("metrics", None),
-        ("persist", None),
-    ],
+    fields: &["version", "datapath", "relays", "limits"],
+    later: &[("control", None), ("metrics", None), ("persist", None)],
     elsewhere: &[(
         &[
             "name",
@@ -44,6 +39,13 @@ const FILE: Schema = Schema {
     )],
 };
 
+const LIMITS: Schema = Schema {
+    what: "`limits`",
+    fields: &["routes", "links"],
+    later: &[],
+    elsewhere: &[],
+};
+
 /// The rules of the tree `root`. They are only good if `problems` has no error afterwards.
 pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<RuleFile> {
     let fields = FILE.read(root, problems)?;
@@ -57,6 +59,7 @@ pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<Rul
         (false, _) => Some(DatapathChoice::default()),
         (true, datapath) => datapath.map(|(_, datapath)| datapath),
     };
+    let limits = limits(&fields, problems);
     let mut relays = Vec::new();
     let mut names: HashMap<String, Span> = HashMap::new();
     for node in relay_nodes(&fields, problems)? {
@@ -85,8 +88,24 @@ pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<Rul
     }
     Some(RuleFile {
         datapath: datapath?,
+        limits,
         relays: relays.into_iter().map(|(_, relay)| relay).collect(),
     })
+}
+
+fn limits(fields: &Fields<'_, '_>, problems: &mut Problems<Span>) -> Limits {
+    let mut limits = Limits::default();
+    let given = fields.get("limits");
+    let Some(fields) = given.and_then(|(_, node)| LIMITS.read(node, problems)) else {
+        return limits;
+    };
+    if let Some((_, routes)) = fields.value("routes", value::routes, problems) {
+        limits.routes = routes;
+    }
+    if let Some((_, links)) = fields.value("links", value::links, problems) {
+        limits.links = links;
+    }
+    limits
 }
 
 fn relay_nodes<'n, 't>(

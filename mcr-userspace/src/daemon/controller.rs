@@ -156,10 +156,10 @@ impl Controller {
     }
 
     fn follow(&mut self, plan: &Plan) {
-        let errors = self.joins.follow(&plan.joins);
+        let errors = self.joins.follow(&plan.joins, &self.world.links);
         for error in &errors {
             if !self.failed.contains(&error.join) {
-                let link = self.link_name(error.join.ifindex);
+                let link = self.link_name(error.join.ifindex());
                 tracing::warn!("{link}: {error}; frames are relayed as far as they arrive");
             }
         }
@@ -173,6 +173,17 @@ impl Controller {
                 report_state(state);
             }
         }
+    }
+
+    /// The memberships.
+    #[must_use]
+    pub fn joins(&self) -> &Joins {
+        &self.joins
+    }
+
+    /// The memberships, for [`Joins::due`] and [`Joins::advance`].
+    pub fn joins_mut(&mut self) -> &mut Joins {
+        &mut self.joins
     }
 
     /// A sign of life for the datapath.
@@ -330,6 +341,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             up: true,
+            running: true,
             master: None,
             parent: None,
             addresses: Vec::new(),

@@ -17,6 +17,7 @@ pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
         mac: [0; 6],
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        running: message.header.flags.contains(LinkFlags::Running),
         master: None,
         parent: None,
         addresses: Vec::new(),

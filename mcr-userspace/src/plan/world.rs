@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::config::model::{LinkSelector, Relay};
+use crate::config::model::{Limits, LinkSelector, Relay};
 
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200 section 5).
 const IPV6_MTU: u32 = 1280;
@@ -26,10 +26,18 @@ pub struct World {
     /// Links the datapath could not be attached to, with the reason. They are left alone until
     /// they change.
     pub refused: BTreeMap<u32, String>,
+    /// How much the tables may hold.
+    pub limits: Limits,
     /// The address of copies with `source_mac: relay`.
     pub relay_mac: [u8; 6],
     /// Whether attachments outlive this process, so that they need a lease.
     pub leased: bool,
+}
+
+/// The links a relay names.
+fn links_of(relay: &Relay) -> impl Iterator<Item = &LinkSelector> {
+    let ways = relay.to.iter().map(|way| &way.link);
+    relay.from.iter().chain(ways)
 }
 
 /// A network interface.
@@ -47,6 +55,8 @@ pub struct LinkState {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it carries frames: what is below it is up too (`IFF_RUNNING` of netdevice(7)).
+    pub running: bool,
     /// Interface index of the bridge, bond or other master it is a port of.
     pub master: Option<u32>,
     /// Interface index of the link it is stacked on (VLAN, macvlan), in this network namespace.
@@ -92,7 +102,7 @@ impl World {
         }
         let links = before.into_iter().chain(after);
         let names: BTreeSet<_> = links.flat_map(LinkState::names).map(|(_, n)| n).collect();
-        let mut selectors = self.relays.iter().flat_map(|r| r.from.iter().chain(&r.to));
+        let mut selectors = self.relays.iter().flat_map(|r| links_of(r));
         selectors.any(|LinkSelector::Name(name)| names.contains(name.as_str()))
     }
 }
