@@ -44,7 +44,14 @@ pub(crate) fn arrival() -> impl Strategy<Value = Arrival> {
         (to_this_host, from_host),
     )
         .prop_map(
-            |(ingress, mut frame, damage, stripped_tag, segment_size, (to_this_host, from_host))| {
+            |(
+                ingress,
+                mut frame,
+                damage,
+                stripped_tag,
+                segment_size,
+                (to_this_host, from_host),
+            )| {
                 damage.apply(&mut frame);
                 Arrival {
                     ingress,

@@ -6,7 +6,9 @@ use std::{
 };
 
 use mcr::{
-    config::model::{Edits, GroupMatch, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way},
+    config::model::{
+        Edits, GroupMatch, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
+    },
     plan::{LinkKind, LinkState, World},
 };
 use proptest::{
@@ -170,6 +172,7 @@ pub(crate) fn plain(name: &str) -> LinkState {
         mac: [0x02, 0, 0, 0, 1, name.as_bytes()[0]],
         mtu: 1500,
         up: true,
+        running: true,
         master: None,
         parent: None,
         addresses: Vec::new(),
@@ -236,6 +239,7 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
             kind,
             mtu,
             up,
+            running: true,
             master: master.filter(|master| *master != index),
             broadcasts: broadcast.then_some(DIRECTED).into_iter().collect(),
             ..plain(NAMES[position])
