@@ -2,8 +2,8 @@
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice, VlanId};
 use mcr_common::{
-    Addresses, Basis, Rewrite, Transport,
-    edit::updated_checksum,
+    Addresses, Basis, Edit, HopRewrite, Transport,
+    edit::{MARGIN, Udp, updated_checksum},
     frame::Slice,
     parse,
     table::{Egress, HopEdit, Kinds},
@@ -96,19 +96,19 @@ proptest! {
         let basis = Basis::new(&frame, &packet);
         prop_assert_eq!(Basis::from_words(basis.to_words()), basis);
         let egress = Egress::new(1, u32::MAX, mac, hop);
-        let Ok(rewrite) = basis.rewrite(&egress) else {
+        let Ok(edit) = Edit::new(&basis, &packet, &egress) else {
             return Ok(());
         };
-        let mut copy = bytes.clone();
-        rewrite.apply(&mut copy);
-        prop_assert_eq!(copy.len(), bytes.len());
-        prop_assert_eq!(copy[0] & 1, 1);
-        let back = Rewrite {
-            macs: *bytes.first_chunk().unwrap(),
-            hop: Some(basis.original_hop()),
-        };
-        back.apply(&mut copy);
-        prop_assert_eq!(copy, bytes);
+        let mut copy = vec![0; MARGIN + bytes.len()];
+        let start = edit.write(&bytes, None, Udp::Finished, &mut copy);
+        prop_assert_eq!(start, Some(MARGIN));
+        prop_assert_eq!(copy[MARGIN] & 1, 1);
+        copy[MARGIN..MARGIN + 12].copy_from_slice(&bytes[..12]);
+        match basis.original_hop().unwrap() {
+            HopRewrite::V4 { offset, bytes } => copy[MARGIN + offset..][..4].copy_from_slice(&bytes),
+            HopRewrite::V6 { offset, bytes } => copy[MARGIN + offset..][..1].copy_from_slice(&bytes),
+        }
+        prop_assert_eq!(&copy[MARGIN..], bytes);
     }
 
     #[test]

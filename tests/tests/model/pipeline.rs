@@ -3,7 +3,13 @@
 use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use mcr::plan::{Change, Op, Table, World, diff, plan, table::FrameRoute, table::Route};
+use mcr::{
+    datapath::fake::Fake,
+    plan::{
+        Change, Op, Table, World, diff, plan,
+        table::{FrameRoute, Route},
+    },
+};
 use mcr_common::{
     Basis, Tables, Verdict, classify,
     frame::Slice,
@@ -58,8 +64,38 @@ impl Held {
         }
     }
 
-    /// Makes one step, which must lead from what is there.
-    pub(crate) fn step(&mut self, op: &Op) {
+    /// A datapath that holds the same and fails at these steps.
+    pub(crate) fn failing(self, failing: Vec<usize>) -> Fake {
+        Fake {
+            table: Table {
+                links: self.links,
+                vlans: self.vlans,
+                frames: self.frames,
+                ports: self.ports,
+                slots: self.slots,
+                limits: self.limits,
+                sets: self.sets,
+                egresses: self.egresses,
+                ..Table::default()
+            },
+            routes: self.routes,
+            nodes: self.nodes,
+            steps: Vec::new(),
+            failing,
+        }
+    }
+
+    /// What is left in a datapath.
+    pub(crate) fn in_fake(fake: Fake) -> Self {
+        Self {
+            routes: fake.routes,
+            nodes: fake.nodes,
+            ..Self::of(&fake.table)
+        }
+    }
+
+    /// Makes one step. Gives whether it began with what was there.
+    pub(crate) fn step(&mut self, op: &Op) -> bool {
         match op {
             Op::Link(change) => put(&mut self.links, change),
             Op::Vlan(change) => put(&mut self.vlans, change),
@@ -99,15 +135,15 @@ impl Held {
     }
 }
 
-fn put<K: Ord + std::marker::Copy, V: Clone + PartialEq + std::fmt::Debug>(
+fn put<K: Ord + std::marker::Copy, V: Clone + PartialEq>(
     entries: &mut BTreeMap<K, V>,
     change: &Change<K, V>,
-) {
+) -> bool {
     let before = match change.new.clone() {
         Some(value) => entries.insert(change.key, value),
         None => entries.remove(&change.key),
     };
-    assert_eq!(before, change.old, "a step begins with what is there");
+    before == change.old
 }
 
 /// A datapath with the first fragments it remembers, and the table its counters belong to.
@@ -256,7 +292,10 @@ fn with_tag(mut frame: Vec<u8>, stripped: Option<u16>) -> Vec<u8> {
 /// after the steps between the two.
 pub(crate) fn in_force(world: &World, previous: &Table) -> Table {
     let planned = plan(world, previous).expect("the world is small").table;
-    let held = Held::of(previous).after(&diff(previous, &planned));
+    let mut held = Held::of(previous);
+    for op in diff(previous, &planned) {
+        assert!(held.step(&op), "{op} begins with what is not there");
+    }
     assert_eq!(held, Held::of(&planned));
     planned
 }
