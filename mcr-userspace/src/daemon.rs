@@ -109,6 +109,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut controller = Controller::new(world, datapath.back_end);
     controller.keep_alive()?;
     controller.settle()?;
+    // That may have taken longer than a sign of life counts.
+    controller.keep_alive()?;
     controller.announce_ready();
 
     let mut sign_of_life = ticks(SIGN_OF_LIFE);
