@@ -14,5 +14,6 @@ pub mod world;
 
 pub use diff::{Change, Op, diff};
 pub use planner::{Join, Plan, PlanError, RelayState, plan};
+pub use resolve::why_unusable;
 pub use table::Table;
 pub use world::{LinkKind, LinkState, World};

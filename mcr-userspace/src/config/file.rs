@@ -1,6 +1,6 @@
 //! The rule file as a whole.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf};
 
 use super::{
     diagnostic::Span,
@@ -14,13 +14,8 @@ use super::{
 
 const FILE: Schema = Schema {
     what: "a rule file",
-    fields: &["version", "datapath", "relays"],
-    later: &[
-        ("limits", None),
-        ("control", None),
-        ("metrics", None),
-        ("persist", None),
-    ],
+    fields: &["version", "datapath", "relays", "control"],
+    later: &[("limits", None), ("metrics", None), ("persist", None)],
     elsewhere: &[(
         &[
             "name",
@@ -44,6 +39,13 @@ const FILE: Schema = Schema {
     )],
 };
 
+const CONTROL: Schema = Schema {
+    what: "`control`",
+    fields: &["socket"],
+    later: &[],
+    elsewhere: &[],
+};
+
 /// The rules of the tree `root`. They are only good if `problems` has no error afterwards.
 pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<RuleFile> {
     let fields = FILE.read(root, problems)?;
@@ -57,6 +59,7 @@ pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<Rul
         (false, _) => Some(DatapathChoice::default()),
         (true, datapath) => datapath.map(|(_, datapath)| datapath),
     };
+    let control = control(&fields, problems);
     let mut relays = Vec::new();
     let mut names: HashMap<String, Span> = HashMap::new();
     for node in relay_nodes(&fields, problems)? {
@@ -85,8 +88,21 @@ pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<Rul
     }
     Some(RuleFile {
         datapath: datapath?,
+        control,
         relays: relays.into_iter().map(|(_, relay)| relay).collect(),
     })
+}
+
+/// Where the control socket is to be.
+fn control(fields: &Fields<'_, '_>, problems: &mut Problems<Span>) -> Option<PathBuf> {
+    let (_, node) = fields.get("control")?;
+    let fields = CONTROL.read(node, problems)?;
+    if fields.get("socket").is_none() {
+        const EXAMPLE: &str = "`control` has no `socket`: add `socket: /run/mcr/default.sock`";
+        fields.missing("socket", fields.span, EXAMPLE.to_owned(), problems);
+    }
+    let (_, path) = fields.value("socket", value::socket, problems)?;
+    Some(path)
 }
 
 fn relay_nodes<'n, 't>(

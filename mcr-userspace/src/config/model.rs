@@ -1,6 +1,6 @@
 //! A checked rule file. Whoever holds one of these values holds something that makes sense.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, num::NonZeroU16};
+use std::{collections::BTreeSet, fmt, net::IpAddr, num::NonZeroU16, path::PathBuf};
 
 use super::diagnostic::Place;
 
@@ -9,6 +9,8 @@ use super::diagnostic::Place;
 pub struct RuleFile {
     /// Who makes the copies.
     pub datapath: DatapathChoice,
+    /// Where the control socket is to be (`control: {socket: …}`); `None`: its usual place.
+    pub control: Option<PathBuf>,
     /// The relays, in the order of the file. Never empty; names are unique.
     pub relays: Vec<Relay>,
 }

@@ -158,6 +158,8 @@ kinds! {
         Protocol,
         /// Not a VLAN.
         Vlan,
+        /// Not where a socket can be.
+        SocketPath,
         /// `local: drop` on packet sockets.
         DropOnAfPacket,
         /// How many errors are not shown.

@@ -1,0 +1,44 @@
+//! What the controller tells of itself.
+
+use super::Controller;
+use crate::{
+    control::{RelaySnapshot, Snapshot},
+    plan::World,
+};
+
+impl Controller {
+    /// How everything is now. It takes time with the number of counters, not with that of routes.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let World {
+            relays,
+            links,
+            refused,
+            relay_mac,
+            ..
+        } = &self.world;
+        let world = World {
+            links: links.clone(),
+            refused: refused.clone(),
+            relay_mac: *relay_mac,
+            ..World::default()
+        };
+        let relays = relays.iter().zip(&self.states).map(|(relay, state)| {
+            let (from, to) = (relay.from.clone(), relay.to.clone());
+            let state = state.clone();
+            RelaySnapshot { from, to, state }
+        });
+        let joins = self
+            .wanted
+            .iter()
+            .map(|join| (*join, self.failed.get(join).cloned()));
+        Snapshot {
+            world,
+            relays: relays.collect(),
+            table: self.table.clone(),
+            datapath: self.datapath.name(),
+            joins: joins.collect(),
+            report: self.report().map_err(|error| error.to_string()),
+        }
+    }
+}
