@@ -50,7 +50,7 @@ impl Default for Limits {
         Self {
             request: Duration::from_secs(30),
             reading: Duration::from_secs(5),
-            answer: Duration::from_secs(60),
+            answer: Duration::from_mins(1),
             controller: Duration::from_secs(5),
         }
     }

@@ -124,7 +124,9 @@ fn line<'a>(
             Look::Number => (missing, 0),
             _ => (0, missing),
         };
-        if !word.is_empty() {
+        if word.is_empty() {
+            spaces += before;
+        } else {
             text.extend(std::iter::repeat_n(' ', spaces + before));
             spaces = 0;
             // Writing to a string can't fail.
@@ -133,8 +135,6 @@ fn line<'a>(
             } else {
                 write!(text, "{word}")
             };
-        } else {
-            spaces += before;
         }
         spaces += after + 2;
     }

@@ -28,9 +28,9 @@ pub(super) fn of(show: &Show) -> Page {
         page.table(route_table(routes));
     }
     if let Some(counters) = &show.counters {
-        counter_tables(counters)
-            .into_iter()
-            .for_each(|table| page.table(table));
+        for table in counter_tables(counters) {
+            page.table(table);
+        }
     }
     page
 }

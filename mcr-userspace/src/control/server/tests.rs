@@ -102,10 +102,10 @@ impl Served {
 /// No client of a test is as slow as this.
 fn patient() -> Limits {
     Limits {
-        request: Duration::from_secs(60),
-        reading: Duration::from_secs(60),
-        answer: Duration::from_secs(60),
-        controller: Duration::from_secs(60),
+        request: Duration::from_mins(1),
+        reading: Duration::from_mins(1),
+        answer: Duration::from_mins(1),
+        controller: Duration::from_mins(1),
     }
 }
 
