@@ -265,3 +265,6 @@ impl<'a> Use<'a> {
             .then(|| report.egress.get(link).cloned().unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;
