@@ -168,7 +168,7 @@ fn remove_dead(path: &Path, address: &SockAddr) -> Result<(), ListenError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::{os::unix::net::UnixStream, sync::Barrier};
 
     use super::*;
 
@@ -234,14 +234,19 @@ mod tests {
     fn of_many_at_once_one_gets_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        drop(UnixListener::bind(&path).unwrap());
-        let bound: Vec<_> = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| Listener::bind(&path)))
-                .collect();
-            all.into_iter().map(|one| one.join().unwrap()).collect()
-        });
-        assert_eq!(bound.iter().filter(|result| result.is_ok()).count(), 1);
-        UnixStream::connect(&path).unwrap();
+        for _ in 0..100 {
+            drop(UnixListener::bind(&path).unwrap());
+            let start = Barrier::new(8);
+            let at_once = || {
+                start.wait();
+                Listener::bind(&path)
+            };
+            let bound: Vec<_> = std::thread::scope(|scope| {
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(at_once)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            assert_eq!(bound.iter().filter(|result| result.is_ok()).count(), 1);
+            UnixStream::connect(&path).unwrap();
+        }
     }
 }

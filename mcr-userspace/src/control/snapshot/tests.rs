@@ -130,12 +130,24 @@ fn groups_have_their_sources_and_why_they_are_not_joined() {
 }
 
 #[test]
-fn routes_are_in_the_order_of_their_groups_with_all_that_is_narrowed() {
+fn routes_are_in_the_order_of_links_and_groups_with_all_that_is_narrowed() {
     let relays = "  - {name: drops, from: a, to: [b, c], groups: [\"ff3e::1\", 239.1.1.2], local: drop}\n\
-                  \x20 - {name: narrow, from: a, to: c, groups: 239.1.1.2, sources: 10.0.0.5, ports: 5000}\n";
+                  \x20 - {name: narrow, from: a, to: c, groups: 239.1.1.2, sources: 10.0.0.5, ports: 5000}\n\
+                  \x20 - {name: other, from: c, to: a, groups: 239.1.1.1}\n";
     let routes = show(&snapshot(relays, &[]), Part::Routes).routes.unwrap();
-    let groups: Vec<_> = routes.iter().map(|route| route.group.as_str()).collect();
-    assert_eq!(groups, ["239.1.1.2", "239.1.1.2", "ff3e::1"]);
+    let order: Vec<_> = routes
+        .iter()
+        .map(|route| (route.ingress.as_str(), route.group.as_str()))
+        .collect();
+    assert_eq!(
+        order,
+        [
+            ("a", "239.1.1.2"),
+            ("a", "239.1.1.2"),
+            ("a", "ff3e::1"),
+            ("c", "239.1.1.1")
+        ]
+    );
     let narrow = routes.iter().find(|route| route.ports.is_some()).unwrap();
     assert_eq!(narrow.source.as_deref(), Some("10.0.0.5"));
     assert_eq!(narrow.ports.as_deref(), Some("5000"));
@@ -144,7 +156,7 @@ fn routes_are_in_the_order_of_their_groups_with_all_that_is_narrowed() {
         (narrow.ingress.as_str(), narrow.local.as_str()),
         ("a", "drop")
     );
-    let wide = routes.last().unwrap();
+    let wide = &routes[2];
     assert_eq!((&wide.source, &wide.ports), (&None, &None));
     let links: BTreeSet<_> = wide.egresses.iter().map(|way| way.link.as_str()).collect();
     assert_eq!(links, ["b", "c"].into());
