@@ -40,7 +40,10 @@ impl Target {
 /// The exit code of a command that got no answer.
 pub(super) fn exit_code(error: &AskError) -> u8 {
     match error {
-        AskError::NotRunning { .. } | AskError::Dead { .. } | AskError::Silent(_) => UNAVAILABLE,
+        AskError::NotRunning { .. }
+        | AskError::Dead { .. }
+        | AskError::Silent(_)
+        | AskError::Ended(_) => UNAVAILABLE,
         AskError::Permission(_) => PERMISSION,
         AskError::System { .. } => SYSTEM,
         AskError::Strange { .. } => INTERNAL,

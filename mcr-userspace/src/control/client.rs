@@ -54,6 +54,9 @@ pub enum AskError {
         /// What happened.
         source: io::Error,
     },
+    /// It has gone, or given up, before the answer was whole.
+    #[error("{}: this mcr ended before it had answered", .0.display())]
+    Ended(PathBuf),
     /// It answers something that is not understood.
     #[error(
         "{}: what answers here does not speak version {VERSION} of the control protocol, as this mcr does: {what}",
@@ -97,7 +100,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<(String, Body), AskError> {
         result => result.map_err(failed)?,
     };
     if text.pop() != Some('\n') {
-        return Err(strange("the answer ends before its end".to_owned()));
+        return Err(AskError::Ended(path.to_owned()));
     }
     let answer: Answer = serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
     match answer.body {
@@ -123,6 +126,7 @@ impl AskError {
             ErrorKind::NotFound | ErrorKind::NotADirectory => Self::NotRunning { path },
             ErrorKind::ConnectionRefused => Self::Dead { path },
             ErrorKind::PermissionDenied => Self::Permission(path),
+            ErrorKind::ConnectionReset => Self::Ended(path),
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::Silent(path),
             _ => Self::System { path, source },
         }
@@ -186,19 +190,18 @@ mod tests {
     #[test]
     fn strange_answers_are_told() {
         for bytes in [
-            &b""[..],
-            b"{",
-            b"{}\n",
+            &b"{}\n"[..],
             b"hello\n",
             b"\xff\n",
             b"{\"version\":2,\"dance\":1}\n",
         ] {
             let error = answered(bytes);
             let told = matches!(error, AskError::Strange { .. });
-            // Who closes without having read may be noticed sooner.
-            let reset = matches!(&error, AskError::System { source, .. }
-                if source.kind() == ErrorKind::ConnectionReset);
-            assert!(told || reset, "{bytes:?}: {error:?}");
+            assert!(told, "{bytes:?}: {error:?}");
+        }
+        for bytes in [&b""[..], b"{", b"{\"version\":1,"] {
+            let error = answered(bytes);
+            assert!(matches!(error, AskError::Ended(_)), "{bytes:?}: {error:?}");
         }
     }
 

@@ -14,16 +14,20 @@ pub fn ingresses(table: &Table) -> BTreeSet<u32> {
 /// What frames are looked up in, by ingress link and group. `name` gives the name of the link with
 /// an interface index, and `datapath` is who makes the copies.
 #[must_use]
-pub fn routes(table: &Table, name: impl Fn(u32) -> String, datapath: &str) -> Vec<RouteView> {
+pub fn routes(
+    table: &Table,
+    name: impl Fn(u32) -> String,
+    datapath: &'static str,
+) -> Vec<RouteView> {
     let route = |ingress, group: IpAddr, source: IpAddr, port: u16, slot: &u32| RouteView {
         group: group.to_string(),
         source: (!source.is_unspecified()).then(|| source.to_string()),
         ports: (port != 0).then(|| port.to_string()),
         // No relay takes tagged frames.
-        vlan: "untagged".to_owned(),
+        vlan: "untagged".into(),
         ingress: name(ingress),
         relays: relays(table, *slot),
-        local: local(table, *slot).to_owned(),
+        local: local(table, *slot).into(),
         egresses: egresses(table, *slot, &name, datapath),
     };
     let v4 = table.routes4.iter().map(|(key, slot)| {
@@ -62,7 +66,7 @@ fn egresses(
     table: &Table,
     slot: u32,
     name: &impl Fn(u32) -> String,
-    datapath: &str,
+    datapath: &'static str,
 ) -> Vec<EgressView> {
     let slot = table.slots.get(&slot);
     let Some(set) = slot.and_then(|slot| table.sets.get(&slot.set)) else {
@@ -73,7 +77,7 @@ fn egresses(
     egresses
         .map(|egress| EgressView {
             link: name(egress.ifindex()),
-            datapath: datapath.to_owned(),
+            datapath: datapath.into(),
         })
         .collect()
 }

@@ -5,20 +5,21 @@ use std::{io, os::unix::net::UnixListener as StdListener, sync::Arc, thread, tim
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{Semaphore, mpsc, oneshot},
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 
 use super::{
-    protocol::{Body, LONGEST_REQUEST, Refusal, RefusalKind, Reloaded, Request},
+    protocol::{Body, LONGEST_REQUEST, Part, Refusal, RefusalKind, Reloaded, Request},
     requests::{Line, Requests},
     snapshot::{About, Snapshot},
 };
 
 /// How many clients may be connected at a time: more than people and monitors need.
 const CLIENTS: usize = 64;
-/// How many large answers may be in memory at a time: the largest, of as many routes as there can
-/// be, has some 60 MB.
-const LARGE_ANSWERS: usize = 4;
+/// How many large answers may be in memory at a time: to make the largest, of as many routes as
+/// there can be, takes some hundreds of MB.
+const LARGE_ANSWERS: usize = 2;
 /// From how many routes and groups on an answer is large.
 const LARGE: usize = 4096;
 /// How long to wait where a client can't be accepted, for want of descriptors or memory.
@@ -58,7 +59,7 @@ impl Default for Limits {
 
 /// What all clients share.
 struct Server {
-    about: About,
+    about: Arc<About>,
     controller: mpsc::Sender<Ask>,
     limits: Limits,
     large: Semaphore,
@@ -79,7 +80,7 @@ pub fn start(
         .enable_all()
         .build()?;
     let server = Arc::new(Server {
-        about,
+        about: Arc::new(about),
         controller,
         limits,
         large: Semaphore::new(LARGE_ANSWERS),
@@ -159,29 +160,39 @@ impl Server {
     }
 
     async fn answer(&self, client: &Requests, line: &[u8]) -> io::Result<()> {
-        let mut place = None;
         let body = match Request::parse(line) {
-            Err(refusal) => Err(refusal),
+            Err(refusal) => Body::Error(refusal),
             Ok(Request::Reload {}) => {
                 let reloaded = self.ask(Ask::Reload).await.and_then(|answer| answer);
-                reloaded.map(Body::Reload)
+                reloaded.map_or_else(Body::Error, Body::Reload)
             }
             Ok(Request::Show { part }) => match self.ask(Ask::Snapshot).await {
-                Err(refusal) => Err(refusal),
-                Ok(snapshot) => {
-                    if snapshot.entries() > LARGE {
-                        place = self.large.acquire().await.ok();
-                    }
-                    let show = snapshot.show(&self.about, part);
-                    show.map(|show| Body::Show(Box::new(show)))
-                }
+                Err(refusal) => Body::Error(refusal),
+                Ok(snapshot) => return self.show(client, snapshot, part).await,
             },
         };
-        let line = body.unwrap_or_else(Body::Error).into_line()?;
-        let written = client.answer(&line, self.limits.reading);
-        let result = timeout(self.limits.answer, written).await?;
+        self.write(client, &body.into_line()?).await
+    }
+
+    /// Shows a part. What takes long to make is made beside this thread, so that nobody waits for it
+    /// who asks for little.
+    async fn show(&self, client: &Requests, snapshot: Arc<Snapshot>, part: Part) -> io::Result<()> {
+        let large =
+            snapshot.entries() > LARGE && matches!(part, Part::All | Part::Routes | Part::Groups);
+        let about = Arc::clone(&self.about);
+        let line = move || {
+            let show = snapshot.show(&about, part);
+            let body = show.map_or_else(Body::Error, |show| Body::Show(Box::new(show)));
+            body.into_line()
+        };
+        if !large {
+            return self.write(client, &line()?).await;
+        }
+        let place = self.large.acquire().await.map_err(io::Error::other)?;
+        let line = spawn_blocking(line).await??;
+        let written = self.write(client, &line).await;
         drop(place);
-        result
+        written
     }
 
     /// Asks the controller.
@@ -200,6 +211,11 @@ impl Server {
                 self.limits.controller
             ))),
         }
+    }
+
+    async fn write(&self, client: &Requests, line: &[u8]) -> io::Result<()> {
+        let written = client.answer(line, self.limits.reading);
+        timeout(self.limits.answer, written).await?
     }
 }
 

@@ -1,8 +1,13 @@
 //! What `mcr show` shows. The names of the fields are those of its JSON, and stay.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::{Counted, Ingress, Relayed, Report};
+
+/// One of a few words; of another mcr, any.
+pub type Word = Cow<'static, str>;
 
 /// What an instance does now: the parts that were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,13 +83,13 @@ pub struct RouteView {
     /// The UDP destination port or ports; none: any.
     pub ports: Option<String>,
     /// The tag frames carry: `untagged`, `any` or a VLAN ID.
-    pub vlan: String,
+    pub vlan: Word,
     /// The link they arrive on.
     pub ingress: String,
     /// The relays that match.
     pub relays: Vec<String>,
     /// What happens to the frame on this host: `keep` or `drop`.
-    pub local: String,
+    pub local: Word,
     /// Where copies go.
     pub egresses: Vec<EgressView>,
 }
@@ -95,7 +100,7 @@ pub struct EgressView {
     /// The link.
     pub link: String,
     /// Who makes the copies.
-    pub datapath: String,
+    pub datapath: Word,
 }
 
 /// A link that a relay names.
