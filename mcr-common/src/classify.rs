@@ -1,25 +1,41 @@
 //! Frame and tables in, verdict out.
 
 use crate::{
-    frame::{Addresses, Frame, Packet, Transport, parse},
+    frame::{Addresses, Frame, Packet, Transport, parse_into},
     reason::Reason,
-    table::{EMPTY_SET, FragmentKey, Kinds, Link, RouteKey4, RouteKey6, Slot},
+    table::{
+        Branches, EMPTY_SET, FragmentKey, FrameKey, Key4, Key6, Link, MAX_LIMITS, Node,
+        OTHER_VLANS, Ports, Scope, Selector, Slot, Target, VlanKey, Way,
+    },
 };
 
 /// The tables as the datapath has them: kernel maps, or a copy in memory.
 pub trait Tables {
-    /// The slot a route leads to.
-    fn route4(&self, key: &RouteKey4) -> Option<u32>;
-    /// The slot a route leads to.
-    fn route6(&self, key: &RouteKey6) -> Option<u32>;
+    /// Where tagged frames begin, and what the host itself sends.
+    fn scope(&self, place: &VlanKey) -> Option<Scope>;
+    /// Where a single IPv4 address leads to.
+    fn exact4(&self, key: &Key4) -> Option<Target>;
+    /// Where the longest prefix of an IPv4 address leads to.
+    fn prefix4(&self, key: &Key4) -> Option<Target>;
+    /// Where a single IPv6 address leads to.
+    fn exact6(&self, key: &Key6) -> Option<Target>;
+    /// Where the longest prefix of an IPv6 address leads to.
+    fn prefix6(&self, key: &Key6) -> Option<Target>;
+    /// Where a frame that is not IP leads to, by the longest prefix of its destination address.
+    fn frames(&self, key: &FrameKey) -> Option<Target>;
+    /// Where the source decides.
+    fn node(&self, id: u32) -> Option<Node>;
+    /// Where [`Ports`] lead a selector to.
+    fn ports(&self, id: u32, selector: Selector) -> Target;
     /// What is done with frames of this slot.
     fn slot(&self, id: u32) -> Option<Slot>;
-    /// Remembers the destination port of a datagram of which the first fragment matched a
-    /// relay, or has the identification of one that did.
-    fn learn_fragment(&self, key: &FragmentKey, port: u16);
-    /// The destination port remembered for a datagram, for
-    /// [`crate::table::FRAGMENT_TIMEOUT`] at most.
-    fn fragment_port(&self, key: &FragmentKey) -> Option<u16>;
+    /// Whether this bucket takes so many frames that have so many bytes together.
+    fn take(&self, bucket: u32, frames: u32, bytes: u32) -> bool;
+    /// Remembers what a packet carries of which the first fragment matched a relay, or has the
+    /// identification of one that did.
+    fn learn_fragment(&self, key: &FragmentKey, selector: Selector);
+    /// What is remembered of a packet, for [`crate::table::FRAGMENT_TIMEOUT`] at most.
+    fn fragment(&self, key: &FragmentKey) -> Option<Selector>;
 }
 
 /// What is to be done with a frame.
@@ -48,7 +64,7 @@ pub struct Refusal {
     /// Counted.
     pub reason: Reason,
     /// Whether the host is not to see the frame all the same, because a relay says so whose
-    /// egress links are missing.
+    /// egress links are missing, or that is over its limit.
     pub drop_local: bool,
 }
 
@@ -75,71 +91,210 @@ pub fn classify<F: Frame, T: Tables>(
     link: &Link,
     tables: &T,
 ) -> Result<Verdict, Refusal> {
-    match parse(frame)? {
-        None => Ok(Verdict::Pass),
-        Some(packet) => {
-            look_up(&packet, ingress, link, tables).map(|hit| Verdict::Relay(packet, hit))
+    let mut packet = Packet::EMPTY;
+    let read = parse_into(frame, &mut packet);
+    if read == Ok(false) {
+        return Ok(Verdict::Pass);
+    }
+    let Some(scope) = scope(&packet, ingress, link, tables) else {
+        return if packet.to_group {
+            Err(Reason::Tagged.into())
+        } else {
+            Ok(Verdict::Pass)
+        };
+    };
+    read?;
+    let slot = look_up(&packet, ingress, &scope, tables)?;
+    decide(slot, &packet, frame.len(), tables).map(|hit| Verdict::Relay(packet, hit))
+}
+
+/// Where a packet begins, of which at least the tags have been read. `None`: no relay on the link
+/// takes its VLAN.
+#[inline(always)]
+pub fn scope<T: Tables>(packet: &Packet, ingress: u32, link: &Link, tables: &T) -> Option<Scope> {
+    if !packet.from_host {
+        if packet.vlan == 0 {
+            return Some(link.untagged);
         }
+        if link.tagged == 0 {
+            return None;
+        }
+    }
+    let found = tables.scope(&VlanKey::new(ingress, packet.vlan, packet.from_host));
+    if found.is_some() {
+        return found;
+    }
+    if packet.vlan == 0 {
+        // A link of which no relay takes untagged frames has an empty scope for them.
+        return Some(Scope::default());
+    }
+    tables.scope(&VlanKey::new(ingress, OTHER_VLANS, packet.from_host))
+}
+
+/// The slot of a packet: that of all relays that match.
+///
+/// # Errors
+///
+/// The one reason why there is none.
+#[inline(always)]
+pub fn look_up<T: Tables>(
+    packet: &Packet,
+    ingress: u32,
+    scope: &Scope,
+    tables: &T,
+) -> Result<u32, Reason> {
+    if let Addresses::Other = packet.addresses {
+        return other(packet, scope, tables).ok_or(Reason::NotIp);
+    }
+    let (selector, first) = match packet.transport {
+        Transport::Whole { selector } => (selector, None),
+        Transport::First {
+            selector,
+            identification,
+        } => (selector, Some(identification)),
+        Transport::Later { identification } => {
+            let key = fragment(ingress, packet, identification);
+            let selector = tables.fragment(&key);
+            (selector.ok_or(Reason::UnknownFragment)?, None)
+        }
+    };
+    let found = find(packet, selector, scope, tables);
+    if let Some(identification) = first {
+        let key = fragment(ingress, packet, identification);
+        // An unwanted packet whose identification a wanted one had before takes its place,
+        // or its later fragments would be relayed.
+        if found.is_some() || tables.fragment(&key).is_some() {
+            tables.learn_fragment(&key, selector);
+        }
+    }
+    found.ok_or_else(|| missed(packet, selector))
+}
+
+/// The slot of a frame that is not IP.
+#[inline(always)]
+fn other<T: Tables>(packet: &Packet, scope: &Scope, tables: &T) -> Option<u32> {
+    let mut found = None;
+    if scope.frames.any(Branches::EXACT) && packet.ethertype != 0 {
+        let key = FrameKey::new(scope.node, packet.ethertype, packet.destination_mac);
+        found = tables.frames(&key);
+    }
+    if found.is_none() && scope.frames.any(Branches::PREFIX) {
+        let key = FrameKey::new(scope.node, 0, packet.destination_mac);
+        found = tables.frames(&key);
+    }
+    match found?.way() {
+        Way::Slot(slot) => Some(slot),
+        _ => None,
     }
 }
 
-/// The part of [`classify`] that comes after reading the headers.
+/// Goes down the decision tree.
+#[inline(always)]
+fn find<T: Tables>(packet: &Packet, selector: Selector, scope: &Scope, tables: &T) -> Option<u32> {
+    let mut target = match packet.addresses {
+        Addresses::V4 { group, .. } => at4(&Key4::new(scope.node, group), scope.v4, tables)?,
+        Addresses::V6 { group, .. } => at6(&Key6::new(scope.node, group), scope.v6, tables)?,
+        Addresses::Other => return None,
+    };
+    if let Way::Source(id) = target.way() {
+        let node = tables.node(id)?;
+        let named = match packet.addresses {
+            Addresses::V4 { source, .. } => at4(&Key4::new(id, source), node.branches, tables),
+            Addresses::V6 { source, .. } => at6(&Key6::new(id, source), node.branches, tables),
+            Addresses::Other => None,
+        };
+        target = named.unwrap_or(node.otherwise);
+    }
+    for _ in 0..Ports::DEPTH {
+        let Way::Ports(id) = target.way() else {
+            break;
+        };
+        target = tables.ports(id, selector);
+    }
+    match target.way() {
+        Way::Slot(slot) => Some(slot),
+        Way::Udp(slot) if selector.is_udp() && !selector.is_control() => Some(slot),
+        _ => None,
+    }
+}
+
+/// Where an address leads to: itself, or else its longest prefix.
+#[inline(always)]
+fn at4<T: Tables>(key: &Key4, branches: Branches, tables: &T) -> Option<Target> {
+    if branches.any(Branches::EXACT)
+        && let Some(target) = tables.exact4(key)
+    {
+        return Some(target);
+    }
+    if branches.any(Branches::PREFIX) {
+        return tables.prefix4(key);
+    }
+    None
+}
+
+/// As [`at4`].
+#[inline(always)]
+fn at6<T: Tables>(key: &Key6, branches: Branches, tables: &T) -> Option<Target> {
+    if branches.any(Branches::EXACT)
+        && let Some(target) = tables.exact6(key)
+    {
+        return Some(target);
+    }
+    if branches.any(Branches::PREFIX) {
+        return tables.prefix6(key);
+    }
+    None
+}
+
+/// Why nobody asks for a packet.
+#[inline(always)]
+fn missed(packet: &Packet, selector: Selector) -> Reason {
+    if let Addresses::V4 { group, .. } = packet.addresses
+        && !group.is_multicast()
+    {
+        Reason::NotGroup
+    } else if selector.is_control() {
+        Reason::Control
+    } else if selector.is_udp() {
+        Reason::NoRelay
+    } else {
+        Reason::NotUdp
+    }
+}
+
+/// What the slot of a packet, in a frame of so many bytes, comes to now.
 ///
 /// # Errors
 ///
 /// The one reason why the packet is not relayed.
 #[inline(always)]
-pub fn look_up<T: Tables>(
+pub fn decide<T: Tables>(
+    mut id: u32,
     packet: &Packet,
-    ingress: u32,
-    link: &Link,
+    length: usize,
     tables: &T,
 ) -> Result<Hit, Refusal> {
-    let (port, first) = match packet.transport {
-        Transport::Whole { port } => (port, None),
-        Transport::First {
-            port,
-            identification,
-        } => (port, Some(identification)),
-        Transport::Later { identification } => {
-            let port = tables.fragment_port(&fragment(ingress, packet, identification));
-            (port.ok_or(Reason::UnknownFragment)?, None)
+    let mut slot = tables.slot(id).ok_or(Reason::NoRelay)?;
+    for _ in 0..MAX_LIMITS {
+        if slot.limit == 0 {
+            break;
         }
-    };
-    let found = match packet.addresses {
-        Addresses::V4 { source, group, .. } => {
-            let key = RouteKey4::new(ingress, group, source, port);
-            find(
-                key,
-                possible(link.v4, source.is_unspecified()),
-                port,
-                tables,
-            )
-        }
-        Addresses::V6 { source, group } => {
-            let key = RouteKey6::new(ingress, group, source, port);
-            find(
-                key,
-                possible(link.v6, source.is_unspecified()),
-                port,
-                tables,
-            )
-        }
-    };
-    if let Some(identification) = first {
-        let key = fragment(ingress, packet, identification);
-        // An unwanted datagram whose identification a wanted one had before takes its place,
-        // or its later fragments would be relayed.
-        if found.is_ok() || tables.fragment_port(&key).is_some() {
-            tables.learn_fragment(&key, port);
-        }
+        let (frames, bytes) = packet.on_the_wire(length);
+        id = if tables.take(slot.bucket, frames, bytes) {
+            slot.within
+        } else {
+            slot.over
+        };
+        slot = tables.slot(id).ok_or(Reason::NoRelay)?;
     }
-    let id = found?;
-    let slot = tables.slot(id).ok_or(Reason::NoRelay)?;
     let drop_local = slot.drop_local != 0;
     if slot.set == EMPTY_SET {
         return Err(Refusal {
-            reason: Reason::NoEgress,
+            reason: if slot.limited != 0 {
+                Reason::Limited
+            } else {
+                Reason::NoEgress
+            },
             drop_local,
         });
     }
@@ -150,115 +305,23 @@ pub fn look_up<T: Tables>(
     })
 }
 
-/// The kinds of routes that can match. No route names the unspecified source: in a key it
-/// stands for any, so that a key made from it would find wider routes before their turn.
-#[inline(always)]
-fn possible(kinds: Kinds, from_unspecified: bool) -> Kinds {
-    if from_unspecified {
-        kinds.without(Kinds::WITH_SOURCE)
-    } else {
-        kinds
-    }
-}
-
-/// The slot of a datagram to `port`, `key` being its most specific key: that of the most
-/// specific route that exists. The planner has put everything that matches into it.
-#[inline(always)]
-fn find<K: Key, T: Tables>(mut key: K, kinds: Kinds, port: u16, tables: &T) -> Result<u32, Reason> {
-    // Control traffic is taken by routes that name its port only, so the others are left out.
-    let control = is_control(port);
-    if kinds.any(Kinds::SOURCE_GROUP_PORT)
-        && let Some(slot) = key.look_up(tables)
-    {
-        return Ok(slot);
-    }
-    key.set_port(0);
-    if kinds.any(Kinds::SOURCE_GROUP)
-        && !control
-        && let Some(slot) = key.look_up(tables)
-    {
-        return Ok(slot);
-    }
-    key.any_source();
-    key.set_port(port);
-    if kinds.any(Kinds::GROUP_PORT)
-        && let Some(slot) = key.look_up(tables)
-    {
-        return Ok(slot);
-    }
-    key.set_port(0);
-    if kinds.any(Kinds::GROUP)
-        && !control
-        && let Some(slot) = key.look_up(tables)
-    {
-        return Ok(slot);
-    }
-    Err(if control {
-        Reason::Control
-    } else {
-        Reason::NoRelay
-    })
-}
-
-/// What the fragments of a packet's datagram have in common.
+/// What the fragments of a packet have in common.
 #[inline(always)]
 fn fragment(ingress: u32, packet: &Packet, identification: u32) -> FragmentKey {
+    let place = VlanKey::new(ingress, packet.vlan, packet.from_host);
     match packet.addresses {
-        Addresses::V4 { source, group, .. } => {
-            FragmentKey::v4(ingress, source, group, identification)
-        }
-        Addresses::V6 { source, group } => FragmentKey::v6(ingress, source, group, identification),
-    }
-}
-
-/// Whether datagrams to this port are DHCP (RFC 2131 section 4.1, RFC 8415 section 7.2), which
-/// no relay takes that does not name the port.
-#[must_use]
-#[inline(always)]
-pub const fn is_control(port: u16) -> bool {
-    matches!(port, 67 | 68 | 546 | 547)
-}
-
-/// The route keys of both address families, as the lookup sees them.
-trait Key {
-    /// Makes it the key of frames to this port (0: any).
-    fn set_port(&mut self, port: u16);
-    /// Makes it the key of frames from any source.
-    fn any_source(&mut self);
-    /// The slot of the route with this key.
-    fn look_up<T: Tables>(&self, tables: &T) -> Option<u32>;
-}
-
-impl Key for RouteKey4 {
-    #[inline(always)]
-    fn set_port(&mut self, port: u16) {
-        self.set_port(port);
-    }
-
-    #[inline(always)]
-    fn any_source(&mut self) {
-        self.any_source();
-    }
-
-    #[inline(always)]
-    fn look_up<T: Tables>(&self, tables: &T) -> Option<u32> {
-        tables.route4(self)
-    }
-}
-
-impl Key for RouteKey6 {
-    #[inline(always)]
-    fn set_port(&mut self, port: u16) {
-        self.set_port(port);
-    }
-
-    #[inline(always)]
-    fn any_source(&mut self) {
-        self.any_source();
-    }
-
-    #[inline(always)]
-    fn look_up<T: Tables>(&self, tables: &T) -> Option<u32> {
-        tables.route6(self)
+        Addresses::V4 {
+            source,
+            group,
+            protocol,
+            ..
+        } => FragmentKey::v4(place, source, group, protocol, identification),
+        Addresses::V6 { source, group } => FragmentKey::v6(place, source, group, identification),
+        Addresses::Other => FragmentKey::v6(
+            place,
+            core::net::Ipv6Addr::UNSPECIFIED,
+            core::net::Ipv6Addr::UNSPECIFIED,
+            identification,
+        ),
     }
 }

@@ -80,6 +80,7 @@ impl Basis {
                 let [.., w, x, y, z] = group.octets();
                 ([w, x, y, z], Family::V6)
             }
+            Addresses::Other => ([0; 4], Family::V6),
         };
         Self {
             source_mac: packet.source_mac,

@@ -9,7 +9,10 @@ mod udp;
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{reason::Reason, table::RELAY_MAC_PREFIX};
+use crate::{
+    reason::Reason,
+    table::{OTHER_VLANS, RELAY_MAC_PREFIX, Selector},
+};
 
 /// Length of an Ethernet header without tags, in bytes.
 pub const ETHERNET_HEADER: usize = 14;
@@ -20,6 +23,8 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+/// The lowest number that is a type and not a length (IEEE 802.3 section 3.2.6).
+const ETHERTYPE_LOWEST: u16 = 0x0600;
 /// The bits of a tag that are the VLAN ID.
 const VLAN_ID: u16 = 0x0fff;
 
@@ -37,6 +42,9 @@ pub trait Frame {
     /// Whether the frame was addressed to this host's own unicast address.
     fn to_this_host(&self) -> bool;
 
+    /// Whether this host itself sends the frame.
+    fn from_host(&self) -> bool;
+
     /// Payload bytes of each datagram a frame of several (GSO, GRO) will be cut into.
     fn segment_size(&self) -> Option<usize>;
 
@@ -46,44 +54,81 @@ pub trait Frame {
     }
 }
 
-/// A multicast datagram, as far as it has to be understood to relay it.
+/// A frame, as far as it has to be understood to relay it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
+    /// Destination address of the frame.
+    pub destination_mac: [u8; 6],
     /// Source address of the frame.
     pub source_mac: [u8; 6],
-    /// Where the IP header begins, in bytes from the destination address.
-    pub network: usize,
-    /// Where the datagram's payload begins, in bytes from the destination address; for a later
-    /// fragment, where its part of the datagram begins.
-    pub payload: usize,
+    /// The VLAN ID, 0 without one; [`OTHER_VLANS`] for two of them.
+    pub vlan: u16,
+    /// The type behind all tags; 0 where a length stands in its place (IEEE 802.3).
+    pub ethertype: u16,
+    /// Whether the frame was sent to a group address of layer 2.
+    pub to_group: bool,
+    /// Whether the host itself sends it out of the ingress link.
+    pub from_host: bool,
     /// TTL or hop limit.
     pub hop_limit: u8,
+    /// Payload bytes of each datagram a frame of several will be cut into; 0: it is one.
+    pub segment: u16,
+    /// Where the IP header begins, in bytes from the destination address; what follows the
+    /// type if it is not IP.
+    pub network: usize,
+    /// Where the payload begins: behind the UDP header, in bytes from the destination address.
+    /// Of later fragments and other protocols, what follows the IP headers.
+    pub payload: usize,
     /// Who sends to which group.
     pub addresses: Addresses,
-    /// Which part of which datagram this is.
+    /// Which part of what this is.
     pub transport: Transport,
 }
 
 impl Packet {
     /// What [`parse_into`] can be given: no byte that any packet uses is left undefined.
     pub const EMPTY: Self = Self {
+        destination_mac: [0; 6],
         source_mac: [0; 6],
+        vlan: 0,
+        ethertype: 0,
+        to_group: false,
+        from_host: false,
+        hop_limit: 0,
+        segment: 0,
         network: 0,
         payload: 0,
-        hop_limit: 0,
         // Of each, the variant that leaves no room.
         addresses: Addresses::V6 {
             source: Ipv6Addr::UNSPECIFIED,
             group: Ipv6Addr::UNSPECIFIED,
         },
         transport: Transport::First {
-            port: 0,
+            selector: Selector::FIRST,
             identification: 0,
         },
     };
+
+    /// How many frames this one, of so many bytes, will be on the wire, and how many bytes they
+    /// have together.
+    #[must_use]
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a frame is at most some 500 kB long, and has a few thousand segments"
+    )]
+    pub const fn on_the_wire(&self, length: usize) -> (u32, u32) {
+        if self.segment == 0 || length <= self.payload {
+            return (1, length as u32);
+        }
+        let carried = (length - self.payload) as u32;
+        let frames = carried.div_ceil(self.segment as u32);
+        (frames, carried + frames * self.payload as u32)
+    }
 }
 
-/// Source and group of a packet.
+/// Source and destination of a packet. The destination is a group, or an address of IPv4 that may
+/// be a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addresses {
     /// IPv4.
@@ -104,28 +149,44 @@ pub enum Addresses {
         /// Group.
         group: Ipv6Addr,
     },
+    /// Not IP: the destination address stays.
+    Other,
 }
 
-/// Which part of which UDP datagram a packet carries.
+/// Which part of a packet this is, and what it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// All of it.
     Whole {
-        /// Destination port.
-        port: u16,
+        /// Protocol and port.
+        selector: Selector,
     },
     /// The first fragment.
     First {
-        /// Destination port.
-        port: u16,
-        /// Identification of the datagram.
+        /// Protocol and port.
+        selector: Selector,
+        /// Identification of the packet.
         identification: u32,
     },
-    /// Another fragment, which has no port.
+    /// Another fragment, which does not tell what it carries.
     Later {
-        /// Identification of the datagram.
+        /// Identification of the packet.
         identification: u32,
     },
+}
+
+impl Transport {
+    /// A packet that carries this: the first of its fragments, if it has this identification.
+    #[inline(always)]
+    const fn new(selector: Selector, fragment: Option<u32>) -> Self {
+        match fragment {
+            None => Self::Whole { selector },
+            Some(identification) => Self::First {
+                selector,
+                identification,
+            },
+        }
+    }
 }
 
 /// Reads the headers of a frame.
@@ -150,8 +211,13 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Option<Packet>, Reason> {
 ///
 /// # Errors
 ///
-/// The reason why a frame of interest can't be relayed. The packet is of no use then.
+/// The reason why a frame of interest can't be relayed. Of the packet, only the VLAN is of use
+/// then.
 #[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a segment is shorter than a packet"
+)]
 pub fn parse_into<F: Frame>(frame: &F, packet: &mut Packet) -> Result<bool, Reason> {
     let Some(ethernet) = frame.read::<ETHERNET_HEADER>(0) else {
         return Ok(false);
@@ -160,12 +226,24 @@ pub fn parse_into<F: Frame>(frame: &F, packet: &mut Packet) -> Result<bool, Reas
     if !to_group && !frame.to_this_host() {
         return Ok(false);
     }
+    packet.to_group = to_group;
+    packet.from_host = frame.from_host();
+    packet.segment = frame.segment_size().unwrap_or(0) as u16;
     match parse_interesting(frame, &ethernet, packet) {
-        Ok(()) => Ok(true),
         // A multicast packet in a unicast frame, as Wi-Fi access points send them, is of
         // interest. Whatever else is addressed to this host is its own affair.
+        Ok(()) => Ok(to_group || is_multicast(&packet.addresses)),
         Err(_) if !to_group => Ok(false),
         Err(reason) => Err(reason),
+    }
+}
+
+#[inline(always)]
+fn is_multicast(addresses: &Addresses) -> bool {
+    match addresses {
+        Addresses::V4 { group, .. } => group.is_multicast(),
+        Addresses::V6 { group, .. } => group.is_multicast(),
+        Addresses::Other => false,
     }
 }
 
@@ -175,38 +253,61 @@ fn parse_interesting<F: Frame>(
     ethernet: &[u8; ETHERNET_HEADER],
     packet: &mut Packet,
 ) -> Result<(), Reason> {
-    let [_, _, _, _, _, _, a, b, c, d, e, f, type_high, type_low] = *ethernet;
+    let [u, v, w, x, y, z, a, b, c, d, e, f, type_high, type_low] = *ethernet;
     if [a, b, c, d] == RELAY_MAC_PREFIX {
         return Err(Reason::AlreadyRelayed);
     }
+    packet.destination_mac = [u, v, w, x, y, z];
     packet.source_mac = [a, b, c, d, e, f];
     let ethertype = u16::from_be_bytes([type_high, type_low]);
-    let (network, ethertype) = skip_tags(frame, ethertype)?;
-    packet.network = network;
+    let ethertype = skip_tags(frame, ethertype, packet)?;
     match ethertype {
         ETHERTYPE_IPV4 => ipv4::parse(frame, packet),
         ETHERTYPE_IPV6 => ipv6::parse(frame, packet),
-        _ => Err(Reason::NotIp),
+        _ => {
+            packet.payload = packet.network;
+            packet.ethertype = if ethertype < ETHERTYPE_LOWEST {
+                0
+            } else {
+                ethertype
+            };
+            packet.addresses = Addresses::Other;
+            Ok(())
+        }
     }
 }
 
-/// Where the network header begins and its type, behind at most two priority tags (VLAN ID 0).
+/// Notes the VLAN ID and where the network header begins, behind at most two tags, and returns
+/// its type.
 #[inline(always)]
-fn skip_tags<F: Frame>(frame: &F, ethertype: u16) -> Result<(usize, u16), Reason> {
-    if let Some(tag) = frame.stripped_tag()
-        && tag & VLAN_ID != 0
-    {
-        return Err(Reason::Tagged);
-    }
+fn skip_tags<F: Frame>(frame: &F, ethertype: u16, packet: &mut Packet) -> Result<u16, Reason> {
+    let stripped = frame.stripped_tag().unwrap_or(0);
+    packet.network = ETHERNET_HEADER;
     if !is_tag(ethertype) {
-        return Ok((ETHERNET_HEADER, ethertype));
+        packet.vlan = stripped & VLAN_ID;
+        return Ok(ethertype);
     }
-    let ethertype = skip_tag(frame, ETHERNET_HEADER)?;
+    let (first, ethertype) = tag(frame, ETHERNET_HEADER)?;
+    packet.network = ETHERNET_HEADER + VLAN_TAG;
+    let mut vlan = both(stripped & VLAN_ID, first);
     if !is_tag(ethertype) {
-        return Ok((ETHERNET_HEADER + VLAN_TAG, ethertype));
+        packet.vlan = vlan;
+        return Ok(ethertype);
     }
-    let ethertype = skip_tag(frame, ETHERNET_HEADER + VLAN_TAG)?;
-    Ok((ETHERNET_HEADER + 2 * VLAN_TAG, ethertype))
+    let (second, ethertype) = tag(frame, ETHERNET_HEADER + VLAN_TAG)?;
+    packet.network = ETHERNET_HEADER + 2 * VLAN_TAG;
+    vlan = both(vlan, second);
+    packet.vlan = vlan;
+    Ok(ethertype)
+}
+
+/// The VLAN of a frame with these two VLAN IDs: that which is not 0.
+#[inline(always)]
+const fn both(outer: u16, inner: u16) -> u16 {
+    match (outer, inner) {
+        (0, vlan) | (vlan, 0) => vlan,
+        _ => OTHER_VLANS,
+    }
 }
 
 #[inline(always)]
@@ -214,15 +315,15 @@ fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
 }
 
-/// The type of what follows the tag whose content begins at `offset`.
+/// The VLAN ID of the tag whose content begins at `offset`, and the type of what follows.
 #[inline(always)]
-fn skip_tag<F: Frame>(frame: &F, offset: usize) -> Result<u16, Reason> {
+fn tag<F: Frame>(frame: &F, offset: usize) -> Result<(u16, u16), Reason> {
     let [tag_high, tag_low, type_high, type_low] =
         frame.read::<VLAN_TAG>(offset).ok_or(Reason::Truncated)?;
-    if u16::from_be_bytes([tag_high, tag_low]) & VLAN_ID != 0 {
-        return Err(Reason::Tagged);
-    }
-    Ok(u16::from_be_bytes([type_high, type_low]))
+    Ok((
+        u16::from_be_bytes([tag_high, tag_low]) & VLAN_ID,
+        u16::from_be_bytes([type_high, type_low]),
+    ))
 }
 
 /// A frame in a slice, all of it.
@@ -234,6 +335,8 @@ pub struct Slice<'a> {
     pub stripped_tag: Option<u16>,
     /// See [`Frame::to_this_host`].
     pub to_this_host: bool,
+    /// See [`Frame::from_host`].
+    pub from_host: bool,
     /// See [`Frame::segment_size`].
     pub segment_size: Option<usize>,
 }
@@ -246,6 +349,7 @@ impl<'a> Slice<'a> {
             bytes,
             stripped_tag: None,
             to_this_host: false,
+            from_host: false,
             segment_size: None,
         }
     }
@@ -266,6 +370,10 @@ impl Frame for Slice<'_> {
 
     fn to_this_host(&self) -> bool {
         self.to_this_host
+    }
+
+    fn from_host(&self) -> bool {
+        self.from_host
     }
 
     fn segment_size(&self) -> Option<usize> {

@@ -15,7 +15,7 @@ pub mod frame;
 pub mod reason;
 pub mod table;
 
-pub use classify::{Hit, Refusal, Tables, Verdict, classify, look_up};
+pub use classify::{Hit, Refusal, Tables, Verdict, classify, decide, look_up, scope};
 pub use edit::{Basis, HopRewrite, Rewrite};
 pub use frame::{Addresses, Frame, Packet, Transport, parse, parse_into};
 pub use reason::Reason;

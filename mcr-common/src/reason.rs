@@ -12,21 +12,21 @@ pub enum Reason {
     AlreadyRelayed = 0,
     /// The frame ends before the length its headers announce.
     Truncated = 1,
-    /// The frame carries a VLAN ID other than 0, and no relay takes tagged frames.
+    /// The frame carries a VLAN ID that no relay on this link takes.
     Tagged = 2,
-    /// Neither IPv4 nor IPv6.
+    /// Neither IPv4 nor IPv6, and no relay's `frames` takes it.
     NotIp = 3,
     /// An IP or UDP header contradicts itself.
     BadHeader = 4,
-    /// A group MAC address, but the IP destination is no multicast group (a broadcast).
+    /// The IP destination is no multicast group: a broadcast that no relay takes.
     NotGroup = 5,
     /// IGMP, MLD, PIM, neighbour discovery or DHCP: never relayed unless a relay asks for it.
     Control = 6,
-    /// A transport protocol other than UDP.
+    /// A protocol other than UDP, which no relay takes.
     NotUdp = 7,
     /// A later fragment whose first fragment was not seen, or was not relayed.
     UnknownFragment = 8,
-    /// No relay on this link matches the group, source and port.
+    /// No relay on this link takes the group, source and port.
     NoRelay = 9,
     /// A relay matches, but none of its egress links can take a copy now.
     NoEgress = 10,
@@ -38,11 +38,17 @@ pub enum Reason {
     HopLimit = 13,
     /// The kernel refused the copy: the egress is down, gone or out of buffers.
     EgressFailed = 14,
+    /// Over the `limit` of every relay that matches.
+    Limited = 15,
+    /// The station of a unicast egress has no known MAC address.
+    NoNeighbour = 16,
+    /// The packet ring was full.
+    Overrun = 17,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::AlreadyRelayed,
         Self::Truncated,
         Self::Tagged,
@@ -58,6 +64,9 @@ impl Reason {
         Self::TooBig,
         Self::HopLimit,
         Self::EgressFailed,
+        Self::Limited,
+        Self::NoNeighbour,
+        Self::Overrun,
     ];
 
     /// How many reasons there are.
@@ -88,6 +97,9 @@ impl Reason {
             Self::TooBig => "too-big",
             Self::HopLimit => "hop-limit",
             Self::EgressFailed => "egress-failed",
+            Self::Limited => "limited",
+            Self::NoNeighbour => "no-neighbour",
+            Self::Overrun => "overrun",
         }
     }
 }

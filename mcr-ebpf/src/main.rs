@@ -3,7 +3,7 @@
 //!
 //! The thinking is done in `mcr_common`; here are its adapters to the kernel. Built by
 //! `cargo xtask build-ebpf`; for any other target than BPF this is an empty program.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(
@@ -18,6 +18,8 @@ mod copy;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod skb;
+#[cfg(target_arch = "bpf")]
+mod tables;
 #[cfg(target_arch = "bpf")]
 mod tc;
 

@@ -1,18 +1,16 @@
-//! The maps, and the tables of `mcr_common` over them.
+//! The maps of links, egresses and counters, and room for the frame at hand.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, PerCpuArray},
 };
 use mcr_common::{
     Packet, Reason,
-    classify::Tables,
     table::{
-        Egress, EgressSet, EgressStats, FRAGMENT_TIMEOUT, FragmentKey, Lease, Link, LinkStats,
-        MAX_EGRESS_ENTRIES, MAX_FRAGMENTS, MAX_LINKS, MAX_ROUTES, MAX_SETS, MAX_SLOTS, Observed,
-        RouteKey4, RouteKey6, Slot, SlotStats,
+        Egress, EgressSet, EgressStats, Lease, Link, LinkStats, MAX_EGRESS_ENTRIES, MAX_LINKS,
+        MAX_SETS, MAX_SLOTS, Observed, SlotStats,
     },
 };
 
@@ -20,21 +18,12 @@ use crate::tc::Found;
 
 #[map(name = "mcr_links")]
 static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(MAX_LINKS, BPF_F_NO_PREALLOC);
-#[map(name = "mcr_routes4")]
-static ROUTES4: HashMap<RouteKey4, u32> = HashMap::with_max_entries(MAX_ROUTES, BPF_F_NO_PREALLOC);
-#[map(name = "mcr_routes6")]
-static ROUTES6: HashMap<RouteKey6, u32> = HashMap::with_max_entries(MAX_ROUTES, BPF_F_NO_PREALLOC);
-#[map(name = "mcr_slots")]
-static SLOTS: Array<Slot> = Array::with_max_entries(MAX_SLOTS, 0);
 #[map(name = "mcr_sets")]
 static SETS: Array<EgressSet> = Array::with_max_entries(MAX_SETS, 0);
 #[map(name = "mcr_egresses")]
 static EGRESSES: Array<Egress> = Array::with_max_entries(MAX_EGRESS_ENTRIES, 0);
 #[map(name = "mcr_lease")]
 static LEASE: Array<Lease> = Array::with_max_entries(1, 0);
-#[map(name = "mcr_fragments")]
-static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
-    LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
 #[map(name = "mcr_link_stats")]
 static LINK_STATS: PerCpuArray<LinkStats> = PerCpuArray::with_max_entries(MAX_LINKS, 0);
 #[map(name = "mcr_slot_stats")]
@@ -44,62 +33,16 @@ static EGRESS_STATS: PerCpuArray<EgressStats> =
     PerCpuArray::with_max_entries(MAX_EGRESS_ENTRIES, 0);
 #[map(name = "mcr_observed")]
 static OBSERVED: Array<Observed> = Array::with_max_entries(1, 0);
+/// Whether copies are being made of a frame of this host.
+#[map(name = "mcr_own")]
+static OWN: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 /// The frame at hand.
 #[map(name = "mcr_packet")]
 static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
-/// What is remembered of a first fragment.
-#[repr(C)]
-struct Fragment {
-    /// `CLOCK_MONOTONIC`, nanoseconds.
-    seen: u64,
-    port: u16,
-    padding: [u8; 6],
-}
-
-/// The tables of the controller.
-pub(crate) struct Maps;
-
-impl Tables for Maps {
-    #[inline(always)]
-    fn route4(&self, key: &RouteKey4) -> Option<u32> {
-        // SAFETY: a value of four bytes is read at once, so a concurrent update can't tear it.
-        unsafe { ROUTES4.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn route6(&self, key: &RouteKey6) -> Option<u32> {
-        // SAFETY: as for IPv4.
-        unsafe { ROUTES6.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn slot(&self, id: u32) -> Option<Slot> {
-        SLOTS.get(id).copied()
-    }
-
-    #[inline(always)]
-    fn learn_fragment(&self, key: &FragmentKey, port: u16) {
-        let fragment = Fragment {
-            seen: now(),
-            port,
-            padding: [0; 6],
-        };
-        // Without memory for it, later fragments are counted as unknown.
-        let _ = FRAGMENTS.insert(key, &fragment, 0);
-    }
-
-    #[inline(always)]
-    fn fragment_port(&self, key: &FragmentKey) -> Option<u16> {
-        // SAFETY: a datagram whose identification is used again while this is read gets the
-        // old or the new port, as it would a moment before or after.
-        let fragment = unsafe { FRAGMENTS.get(key) }?;
-        (now().wrapping_sub(fragment.seen) < FRAGMENT_TIMEOUT).then_some(fragment.port)
-    }
-}
-
+/// `CLOCK_MONOTONIC`, in nanoseconds.
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_ns() }
 }
@@ -135,6 +78,30 @@ pub(crate) fn new_packet() -> Option<&'static mut Packet> {
 pub(crate) fn packet() -> Option<&'static Packet> {
     // SAFETY: as in `egress`; `new_packet` has been called for this frame.
     PACKET.get_ptr(0).map(|packet| unsafe { &*packet })
+}
+
+/// Notes that copies are made of a frame of this host: on their way out they come by the same
+/// hook. `false`: this is one of them.
+#[inline(always)]
+pub(crate) fn begin_own() -> bool {
+    let Some(own) = OWN.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: as in `egress`.
+    unsafe {
+        let first = *own == 0;
+        *own = 1;
+        first
+    }
+}
+
+/// Notes that they have been made.
+#[inline(always)]
+pub(crate) fn end_own() {
+    if let Some(own) = OWN.get_ptr_mut(0) {
+        // SAFETY: as in `egress`.
+        unsafe { *own = 0 };
+    }
 }
 
 /// The members of an egress set.

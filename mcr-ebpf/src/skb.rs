@@ -18,6 +18,13 @@ const PACKET_LOOPBACK: u32 = 5;
 /// difference where in the buffer its bytes lie.
 pub(crate) struct Skb<'a>(pub(crate) &'a TcContext);
 
+/// A socket buffer whose headers are read.
+pub(crate) struct Reading<'a> {
+    pub(crate) skb: Skb<'a>,
+    /// Whether this host itself sends it.
+    pub(crate) from_host: bool,
+}
+
 impl Frame for Skb<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
@@ -53,6 +60,11 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
+    fn from_host(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn segment_size(&self) -> Option<usize> {
         // SAFETY: as above.
         let size = unsafe { (*self.0.skb.skb).gso_size };
@@ -60,7 +72,46 @@ impl Frame for Skb<'_> {
     }
 }
 
+impl Frame for Reading<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.skb.len()
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.skb.read(offset)
+    }
+
+    #[inline(always)]
+    fn stripped_tag(&self) -> Option<u16> {
+        self.skb.stripped_tag()
+    }
+
+    #[inline(always)]
+    fn to_this_host(&self) -> bool {
+        !self.from_host && self.skb.to_this_host()
+    }
+
+    #[inline(always)]
+    fn from_host(&self) -> bool {
+        self.from_host
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> Option<usize> {
+        self.skb.segment_size()
+    }
+}
+
 impl Skb<'_> {
+    /// Whether the frame has arrived on some link, and was not made by this host.
+    #[inline(always)]
+    pub(crate) fn has_arrived(&self) -> bool {
+        // SAFETY: the context is valid for as long as the program runs.
+        unsafe { (*self.0.skb.skb).ingress_ifindex != 0 }
+    }
+
     /// Interface index of the link the frame arrived on.
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {

@@ -1,4 +1,4 @@
-//! The programs for the TC ingress hook.
+//! The programs for the TC hooks.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -7,14 +7,14 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mcr_common::{
-    Basis, Hit, Packet, Reason,
-    table::{Link, Observed},
+    Basis, Frame as _, Hit, Packet, Reason,
+    table::{Observed, Scope},
 };
 
 use crate::{
-    copy,
-    maps::{self, Maps},
-    skb::Skb,
+    copy, maps,
+    skb::{Reading, Skb},
+    tables::Maps,
 };
 
 /// Go on: other programs on the hook and the host still see the frame (`TCX_NEXT`).
@@ -26,13 +26,33 @@ pub(crate) const DROP: i32 = TC_ACT_SHOT;
 #[classifier]
 pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
     let mut found = Found::default();
-    match decide(&ctx, &mut found) {
+    relay(&ctx, &mut found, false)
+}
+
+/// Relays what the host itself sends out of a link. It is sent in any case.
+///
+/// Frames that have arrived on some link are forwarded, or copies of ours.
+#[classifier]
+pub(crate) fn mcr_tc_out(ctx: TcContext) -> i32 {
+    if Skb(&ctx).has_arrived() || !maps::begin_own() {
+        return NEXT;
+    }
+    let mut found = Found::default();
+    relay(&ctx, &mut found, true);
+    maps::end_own();
+    NEXT
+}
+
+#[inline(always)]
+fn relay(ctx: &TcContext, found: &mut Found, from_host: bool) -> i32 {
+    match decide(ctx, found, from_host) {
         Observed::RELAY => {
             let Some(packet) = maps::packet() else {
                 return NEXT;
             };
-            let basis = Basis::new(&Skb(&ctx), packet);
-            copy::to_egresses(&ctx, &found, basis)
+            let basis = Basis::new(&Skb(ctx), packet);
+            found.hit.drop_local &= !from_host;
+            copy::to_egresses(ctx, found, basis)
         }
         Observed::REFUSE => {
             maps::count_refused(found.link_stats, found.reason);
@@ -46,7 +66,7 @@ pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn mcr_verdict(ctx: TcContext) -> i32 {
     let mut found = Found::default();
-    let outcome = decide(&ctx, &mut found);
+    let outcome = decide(&ctx, &mut found, false);
     maps::observe(Observed {
         outcome,
         reason: found.reason,
@@ -72,7 +92,7 @@ pub(crate) struct Found {
 /// The kernel's stack has 512 bytes for all functions under way. Reading, looking up and
 /// copying follow one another as functions of their own, so that each has it to itself.
 #[inline(always)]
-fn decide(ctx: &TcContext, found: &mut Found) -> u32 {
+fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
     let ifindex = Skb(ctx).ifindex();
     let Some(link) = maps::link(ifindex) else {
         return Observed::PASS;
@@ -81,18 +101,27 @@ fn decide(ctx: &TcContext, found: &mut Found) -> u32 {
         return Observed::PASS;
     }
     found.link_stats = link.stats;
-    match mcr_read(ctx.as_ptr().cast()) {
-        READ => {}
-        NOT_OF_INTEREST => return Observed::PASS,
-        reason => {
-            found.reason = reason;
-            return Observed::REFUSE;
-        }
-    }
+    let read = mcr_read(ctx.as_ptr().cast(), u32::from(from_host));
     let Some(packet) = maps::packet() else {
         return Observed::PASS;
     };
-    let outcome = look_up(packet, ifindex, &link, found);
+    if read == NOT_OF_INTEREST {
+        return Observed::PASS;
+    }
+    let Some(scope) = mcr_common::scope(packet, ifindex, &link, &Maps) else {
+        found.reason = Reason::Tagged as u32;
+        return if packet.to_group {
+            Observed::REFUSE
+        } else {
+            Observed::PASS
+        };
+    };
+    if read != READ {
+        found.reason = read;
+        return Observed::REFUSE;
+    }
+    let length = Skb(ctx).len();
+    let outcome = look_up(packet, ifindex, &scope, length, found);
     if outcome == Observed::RELAY && link.leased != 0 && !maps::lease_runs() {
         found.reason = Reason::LeaseExpired as u32;
         found.hit.drop_local = false;
@@ -115,22 +144,31 @@ const NOT_OF_INTEREST: u32 = u32::MAX - 1;
 /// headers: more than the million instructions it has patience for.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn mcr_read(ctx: *mut __sk_buff) -> u32 {
+extern "C" fn mcr_read(ctx: *mut __sk_buff, from_host: u32) -> u32 {
     let ctx = TcContext::new(ctx);
     let Some(packet) = maps::new_packet() else {
         return NOT_OF_INTEREST;
     };
-    match mcr_common::parse_into(&Skb(&ctx), packet) {
+    let frame = Reading {
+        skb: Skb(&ctx),
+        from_host: from_host != 0,
+    };
+    match mcr_common::parse_into(&frame, packet) {
         Ok(true) => READ,
         Ok(false) => NOT_OF_INTEREST,
         Err(reason) => reason as u32,
     }
 }
 
-/// Looks a packet up: [`Observed::RELAY`] or [`Observed::REFUSE`].
+/// Looks a packet in a frame of so many bytes up: [`Observed::RELAY`] or [`Observed::REFUSE`].
 #[inline(never)]
-fn look_up(packet: &Packet, ifindex: u32, link: &Link, found: &mut Found) -> u32 {
-    match mcr_common::look_up(packet, ifindex, link, &Maps) {
+fn look_up(packet: &Packet, ifindex: u32, scope: &Scope, length: usize, found: &mut Found) -> u32 {
+    let slot = mcr_common::look_up(packet, ifindex, scope, &Maps);
+    let hit = match slot {
+        Ok(slot) => mcr_common::decide(slot, packet, length, &Maps),
+        Err(reason) => Err(reason.into()),
+    };
+    match hit {
         Ok(hit) => {
             found.hit = hit;
             Observed::RELAY

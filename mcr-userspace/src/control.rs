@@ -12,6 +12,7 @@
 //!
 //! [`protocol`] says what the lines mean, [`view`] what is shown and under which names.
 
+mod carried;
 pub mod client;
 mod format;
 pub mod listener;

@@ -3,7 +3,8 @@
 //! ```text
 //! rule file, SIGHUP ──┐
 //!                     ├─► World ─► plan ─► diff ─► Datapath::apply ─► maps, sockets
-//! netlink ────────────┘              └──► joins
+//! netlink ────────────┘              ├──► joins ◄──► queriers
+//!                                    └──► neighbours ─► netlink
 //! control socket ◄──► reload, snapshots
 //! clock ─► Datapath::keep_alive, statistics
 //! SIGINT, SIGTERM ─► end
@@ -17,7 +18,7 @@ mod printer;
 mod reload;
 mod select;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
@@ -37,7 +38,7 @@ use crate::{
     control::{Instance, listener::ListenError},
     datapath::StepError,
     datapath::ebpf::Hook,
-    links::{Links, LinksError},
+    links::{Links, LinksError, neighbours::Neighbours},
     plan::World,
 };
 
@@ -107,6 +108,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     // Before anything is attached: another instance of this name may be relaying.
     let mut questions = control::open(&settings)?;
     let mut links = Links::open().await?;
+    let mut neighbours = Neighbours::default();
     let world = World {
         relays: settings.relays.clone(),
         links: links.map().clone(),
@@ -123,6 +125,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut statistics = settings.statistics.map(ticks);
     let printer = Printer::start()?;
     loop {
+        neighbours.follow(controller.neighbours()).await;
         tokio::select! {
             () = any(&mut ends) => break,
             _ = hangup.recv() => {
@@ -134,12 +137,17 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             }
             changed = links.changed() => {
                 changed?;
-                controller.set_links(links.note().await?.clone());
+                let touched = links.note().await?;
+                controller.set_links(links.map(), &touched);
+                neighbours.hasten();
             }
+            () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
             _ = sign_of_life.tick() => controller.keep_alive()?,
+            () = controller.joins_mut().due() => controller.joins_mut().advance(),
             () = tick(statistics.as_mut()) => printer.print(&controller.report()?),
         }
     }
+    neighbours.follow(&BTreeSet::new()).await;
     let report = controller.report()?;
     controller.say_goodbye(&report);
     if settings.statistics.is_some() {
@@ -170,9 +178,9 @@ async fn any(signals: &mut [Signal]) {
     futures::future::select_all(all).await;
 }
 
-/// Lifts the number of open files to what the administrator allows. A socket holds some 20 groups
-/// and each ingress link takes a descriptor or more, so that the usual 1024 end at 20 000 groups;
-/// they are meant for programs that use `select(2)`, which this one does not.
+/// Lifts the number of open files to what the administrator allows. Each link takes a descriptor
+/// or more, so that the usual 1024 end at some hundred links; they are meant for programs that use
+/// `select(2)`, which this one does not.
 fn allow_many_descriptors() {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // What does not fit is reported where it does not.

@@ -119,4 +119,6 @@ pub struct Counters {
     pub slots: BTreeMap<u32, SlotStats>,
     /// By egress id.
     pub egresses: BTreeMap<u32, EgressStats>,
+    /// Frames over the limit, by bucket id.
+    pub over: BTreeMap<u32, u64>,
 }

@@ -1,33 +1,32 @@
-//! The network interfaces of this network namespace and what changes of them, by rtnetlink.
+//! The network interfaces of this network namespace with their addresses and neighbours, and what
+//! changes of them, by rtnetlink.
 
+mod addresses;
 mod event;
 mod message;
+pub mod neighbours;
+mod requests;
+mod subscription;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
+use std::{collections::BTreeSet, io};
 
-use futures::{FutureExt as _, StreamExt as _, channel::mpsc::UnboundedReceiver};
-use rtnetlink::{
-    Handle, MulticastGroup, new_connection, new_multicast_connection, packet_core::NetlinkMessage,
-    packet_route::RouteNetlinkMessage, sys::SocketAddr,
-};
-use tokio::task::JoinHandle;
+use rtnetlink::MulticastGroup;
 
-use self::event::Event;
-use crate::plan::LinkState;
+use self::{addresses::Addresses, event::Event, requests::Requests, subscription::Subscription};
+pub use crate::plan::LinkMap as Map;
 
-/// The interfaces, by interface index.
-pub type Map = BTreeMap<u32, LinkState>;
+/// What is followed. In one socket, so that events come in the order in which things happened.
+const GROUPS: [MulticastGroup; 3] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
 
 /// A subscription to what happens to interfaces.
-#[derive(Debug)]
 pub struct Links {
-    requests: Handle,
-    events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    connections: [JoinHandle<()>; 2],
+    events: Subscription,
     map: Map,
+    addresses: Addresses,
     /// An event that was received but not noted yet.
     waiting: Option<Event>,
 }
@@ -37,13 +36,18 @@ pub struct Links {
 pub enum LinksError {
     /// The socket could not be opened.
     #[error("can't open a netlink socket: {0}")]
-    Open(#[from] io::Error),
-    /// The kernel did not list the interfaces.
-    #[error("can't list the network interfaces: {0}")]
-    List(String),
-    /// The kernel closed the connection.
-    #[error("the kernel reports no more changes of network interfaces")]
-    Closed,
+    Open(io::Error),
+    /// The kernel did not list something.
+    #[error("can't list the {what}: {error}")]
+    List {
+        /// What was to be listed.
+        what: &'static str,
+        /// What the kernel said.
+        error: String,
+    },
+    /// The socket failed.
+    #[error("the kernel reports no more changes: {0}")]
+    Closed(io::Error),
 }
 
 impl Links {
@@ -53,36 +57,26 @@ impl Links {
     ///
     /// [`LinksError`].
     pub async fn open() -> Result<Self, LinksError> {
-        let (listening, _, events) = new_multicast_connection(&[MulticastGroup::Link])?;
-        let (asking, requests, _) = new_connection()?;
-        let connections = [tokio::spawn(listening), tokio::spawn(asking)];
-        let mut links = Self {
-            requests,
+        let events = Subscription::open(&GROUPS).map_err(LinksError::Open)?;
+        let requests = Requests::open()?;
+        let mut map: Map = requests.links().await?.into_iter().collect();
+        let mut addresses = Addresses::default();
+        for (index, address) in requests.addresses().await? {
+            addresses.add(index, address);
+            map.change(index, |link| addresses.complete(index, link));
+        }
+        Ok(Self {
             events,
-            connections,
-            map: Map::new(),
+            map,
+            addresses,
             waiting: None,
-        };
-        links.map = links.list().await?;
-        Ok(links)
+        })
     }
 
     /// All interfaces, as they are known.
     #[must_use]
     pub fn map(&self) -> &Map {
         &self.map
-    }
-
-    /// All interfaces, as the kernel lists them.
-    async fn list(&self) -> Result<Map, LinksError> {
-        let mut map = Map::new();
-        let mut answers = self.requests.link().get().execute();
-        while let Some(answer) = answers.next().await {
-            let message = answer.map_err(|error| LinksError::List(error.to_string()))?;
-            let (index, link) = message::read(&message);
-            map.insert(index, link);
-        }
-        Ok(map)
     }
 
     /// Waits until something happens. Nothing is lost if this future is dropped.
@@ -92,66 +86,92 @@ impl Links {
     /// [`LinksError::Closed`].
     pub async fn changed(&mut self) -> Result<(), LinksError> {
         if self.waiting.is_none() {
-            let (message, _) = self.events.next().await.ok_or(LinksError::Closed)?;
-            self.waiting = Some(Event::read(&message));
+            self.events.wait().await.map_err(LinksError::Closed)?;
         }
         Ok(())
     }
 
-    /// Notes what has happened, and returns all interfaces.
+    /// Notes what has happened, and returns the indexes of the interfaces it happened to.
     ///
-    /// All that is known by now is noted at once, with one exception: an interface that is gone
-    /// is gone in at least one of the values this returns, even if there is another one with its
-    /// index already. The one has none of what was attached to the other, or joined on it.
+    /// All that is known by now is noted at once, with two exceptions. An interface that is gone
+    /// is gone from [`Self::map`] after at least one call, even if there is another one with its
+    /// index already: the one has none of what was attached to the other, or joined on it. And
+    /// one too small for IPv6 is so after at least one, because the kernel has forgotten what
+    /// was joined there.
     ///
     /// # Errors
     ///
     /// [`LinksError`].
-    pub async fn note(&mut self) -> Result<&Map, LinksError> {
-        let mut gone = BTreeSet::new();
-        while let Some(event) = self.next_known()? {
+    pub async fn note(&mut self) -> Result<BTreeSet<u32>, LinksError> {
+        let mut passing = Passing::default();
+        let mut touched = BTreeSet::new();
+        self.events.receive().map_err(LinksError::Closed)?;
+        while let Some(event) = self.next_known() {
+            if passing.would_be_hidden_by(&event) {
+                self.waiting = Some(event);
+                break;
+            }
+            touched.extend(event.index());
             match event {
-                Event::Is(index, _) if gone.contains(&index) => {
-                    self.waiting = Some(event);
-                    break;
-                }
-                Event::Lost if !gone.is_empty() => {
-                    self.waiting = Some(event);
-                    break;
-                }
-                Event::Is(index, link) => {
+                Event::Is(index, mut link) => {
+                    if !link.takes_ipv6() {
+                        passing.small.insert(index);
+                    }
+                    self.addresses.complete(index, &mut link);
                     self.map.insert(index, link);
                 }
                 Event::Gone(index) => {
-                    self.map.remove(&index);
-                    gone.insert(index);
+                    self.map.remove(index);
+                    self.addresses.forget(index);
+                    passing.gone.insert(index);
+                }
+                Event::Has(index, address) => {
+                    self.addresses.add(index, address);
+                    self.map
+                        .change(index, |link| self.addresses.complete(index, link));
+                }
+                Event::HasNot(index, address) => {
+                    self.addresses.remove(index, address);
+                    self.map
+                        .change(index, |link| self.addresses.complete(index, link));
                 }
                 // More happened than the socket could hold. What it still holds is older than
                 // a list would be, so the next events come from a new one.
-                Event::Lost => *self = Self::open().await?,
+                Event::Lost => {
+                    tracing::warn!("netlink: buffer full, the network interfaces are listed anew");
+                    touched.extend(self.map.keys());
+                    *self = Self::open().await?;
+                    touched.extend(self.map.keys());
+                }
                 Event::Other => {}
             }
         }
-        Ok(&self.map)
+        Ok(touched)
     }
 
-    /// The next event, if one is known.
-    fn next_known(&mut self) -> Result<Option<Event>, LinksError> {
-        if let Some(event) = self.waiting.take() {
-            return Ok(Some(event));
-        }
-        match self.events.next().now_or_never() {
-            None => Ok(None),
-            Some(None) => Err(LinksError::Closed),
-            Some(Some((message, _))) => Ok(Some(Event::read(&message))),
-        }
+    /// The next event, if one has been received.
+    fn next_known(&mut self) -> Option<Event> {
+        let received = || self.events.next_received().map(|event| Event::read(&event));
+        self.waiting.take().or_else(received)
     }
 }
 
-impl Drop for Links {
-    fn drop(&mut self) {
-        for connection in &self.connections {
-            connection.abort();
+/// What is to be seen before it is over.
+#[derive(Debug, Default)]
+struct Passing {
+    gone: BTreeSet<u32>,
+    /// Too small for IPv6.
+    small: BTreeSet<u32>,
+}
+
+impl Passing {
+    fn would_be_hidden_by(&self, event: &Event) -> bool {
+        match event {
+            Event::Is(index, link) => {
+                self.gone.contains(index) || (self.small.contains(index) && link.takes_ipv6())
+            }
+            Event::Lost => !self.gone.is_empty() || !self.small.is_empty(),
+            _ => false,
         }
     }
 }

@@ -1,5 +1,16 @@
 //! Who listens to which group: for now, the memberships of this host that make switches,
 //! snooping bridges and NICs deliver what is to be relayed.
+//!
+//! ```text
+//! joins ─► member, one a link ─► host, one a family ─► messages ─► wire ─► socket
+//!   ▲                                  ▲                                     │
+//!   └───────── poll ◄──────────────────┴───────────── wire ◄─────────────────┘
+//! ```
 
+mod filter;
+pub mod host;
 pub mod joins;
-pub mod kernel;
+mod member;
+mod poll;
+mod socket;
+pub mod wire;

@@ -6,14 +6,19 @@
 
 pub mod diff;
 mod intern;
+mod join;
+mod parts;
 mod planner;
 mod redefine;
 mod resolve;
 pub mod table;
+mod tree;
+mod wish;
 pub mod world;
 
 pub use diff::{Change, Op, diff};
-pub use planner::{Join, Plan, PlanError, RelayState, plan};
+pub use join::Join;
+pub use planner::{Plan, PlanError, RelayState, plan};
 pub use resolve::why_unusable;
 pub use table::Table;
-pub use world::{LinkKind, LinkState, World};
+pub use world::{LinkKind, LinkMap, LinkState, World};

@@ -8,7 +8,10 @@ use mcr::config::{
 };
 use proptest::{collection, prelude::*, sample};
 
-const VALID: &str = include_str!("rule_files/good_every_field.yaml");
+const VALID: [&str; 2] = [
+    include_str!("rule_files/good_every_field.yaml"),
+    include_str!("rule_files/good_matches_and_edits.yaml"),
+];
 
 /// Pieces that mean something to YAML or to a rule.
 const PIECES: &[&str] = &[
@@ -25,6 +28,20 @@ const PIECES: &[&str] = &[
     "groups: ",
     "sources: ",
     "ports: ",
+    "protocol: ",
+    "vlan: ",
+    "limit: ",
+    "limits: ",
+    "frames: ",
+    "mac: ",
+    "ethertype: ",
+    "link: ",
+    "group: ",
+    "port: ",
+    "source: ",
+    "unicast: ",
+    "gateway: ",
+    "dscp: ",
     "[",
     "]",
     "{",
@@ -56,6 +73,21 @@ const PIECES: &[&str] = &[
     "0",
     "65536",
     "5-1",
+    "1-65535",
+    "any",
+    "untagged",
+    "broadcast",
+    "224.0.0.0/4",
+    "ff00::/8",
+    "0.0.0.0/0",
+    "::/0",
+    "01:1b:19:00:00:00/48",
+    "ff:ff:ff:ff:ff:ff/8",
+    "0x88f7",
+    "0x",
+    "9999999999999999999.999999999gbps",
+    "0.000000001pps",
+    "ef",
     "br0",
     "ü",
     "\u{2028}",
@@ -111,9 +143,10 @@ proptest! {
 
     #[test]
     fn a_valid_file_with_something_changed(
+        valid in sample::select(&VALID[..]),
         changes in collection::vec((any::<sample::Index>(), 0usize..4, sample::select(PIECES)), 1..6),
     ) {
-        let mut chars: Vec<char> = VALID.chars().collect();
+        let mut chars: Vec<char> = valid.chars().collect();
         for (at, removed, piece) in changes {
             let at = at.index(chars.len() + 1);
             let end = (at + removed).min(chars.len());
@@ -124,8 +157,11 @@ proptest! {
     }
 
     #[test]
-    fn a_valid_file_cut_off(at in any::<sample::Index>()) {
-        let text = &VALID[..at.index(VALID.len() + 1)];
+    fn a_valid_file_cut_off(
+        valid in sample::select(&VALID[..]),
+        at in any::<sample::Index>(),
+    ) {
+        let text = &valid[..at.index(valid.len() + 1)];
         makes_sense(text, parse(text));
     }
 }

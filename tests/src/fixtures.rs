@@ -1,31 +1,33 @@
 //! The fixture table: frames, and what must be decided about each of them, whatever datapath it
 //! arrives at.
 //!
-//! The frames arrive on one link of [`world`], in the order of the table: later fragments follow
+//! The frames arrive on the links of [`world`], in the order of the table: later fragments follow
 //! the first ones before them.
 
 pub mod build;
+mod cut;
+mod edits;
+mod frames;
 mod ipv4;
 mod ipv6;
 mod link;
+mod matches;
+mod relays;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    num::NonZeroU16,
-};
+use std::collections::BTreeMap;
 
-use mcr::{
-    config::model::{Group, LinkName, LinkSelector, Local, Relay, SourceMac, Ttl},
-    plan::{LinkKind, LinkState, World},
-};
+use mcr::plan::{LinkKind, LinkMap, LinkState, World};
 use mcr_common::Reason;
+
+pub use relays::relays;
 
 /// A frame, and what must be decided about it.
 #[derive(Clone, Debug)]
 pub struct Fixture {
     /// What it is, in a few words. Unique.
-    pub name: &'static str,
+    pub name: String,
+    /// The link it arrives on.
+    pub ingress: Ingress,
     /// From the destination address on.
     pub frame: Vec<u8>,
     /// The VLAN tag that was taken out of the frame. A test run of a program can't carry it.
@@ -36,8 +38,17 @@ pub struct Fixture {
     pub expected: Expected,
 }
 
-/// What must be decided about a fixture.
+/// A link that frames arrive on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// `in`: some VLANs are taken.
+    In,
+    /// `trunk`: all VLANs are taken.
+    Trunk,
+}
+
+/// What must be decided about a fixture.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// The frame is of no interest.
     Pass,
@@ -51,7 +62,11 @@ pub enum Expected {
     /// It is relayed.
     Relay {
         /// Names of the relays that match, sorted: those of the slot that is hit.
-        relays: &'static [&'static str],
+        relays: Vec<String>,
+        /// How many copies are sent.
+        copies: usize,
+        /// Why other copies are not sent, sorted by the links they should have gone to.
+        failed: Vec<Reason>,
         /// Whether the host is not to see it.
         drop_local: bool,
     },
@@ -63,12 +78,18 @@ pub const HOST_MAC: [u8; 6] = [0x02, 0x00, 0x00, 0x00, 0x00, 0x01];
 pub const RELAY_MAC: [u8; 6] = [0x02, 0x6d, 0x63, 0x72, 0x12, 0x34];
 /// The address the frames come from.
 pub const SENDER_MAC: [u8; 6] = [0x02, 0x00, 0x00, 0x00, 0x00, 0x55];
+/// The address of the station at [`STATION`].
+pub const STATION_MAC: [u8; 6] = [0x02, 0x00, 0x00, 0x00, 0x00, 0x66];
+/// A station on the link `out`. That of the next higher address has no known MAC address.
+pub const STATION: [u8; 4] = [10, 0, 1, 9];
 /// MTU of the links, in bytes: jumbo frames pass.
 pub const MTU: u32 = 9000;
+/// MTU of the link `side`, in bytes.
+pub const SIDE_MTU: u32 = 1400;
 
-/// The links `in`, `out` and `side` with these interface indexes, and the relays.
+/// The links `in`, `out`, `side` and `trunk` with these interface indexes, and the relays.
 #[must_use]
-pub fn world([ingress, out, side]: [u32; 3]) -> World {
+pub fn world([ingress, out, side, trunk]: [u32; 4]) -> World {
     let link = |name: &str, last: u8| LinkState {
         name: name.to_owned(),
         alternative_names: Vec::new(),
@@ -78,88 +99,63 @@ pub fn world([ingress, out, side]: [u32; 3]) -> World {
         up: true,
         master: None,
         parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
     };
+    let network = |text: &str| text.parse().into_iter().collect();
     World {
         relays: relays(),
-        links: BTreeMap::from([
-            (ingress, link("in", HOST_MAC[5])),
-            (out, link("out", 2)),
-            (side, link("side", 3)),
+        links: LinkMap::from_iter([
+            (
+                ingress,
+                LinkState {
+                    addresses: network("10.0.0.2/24"),
+                    broadcasts: vec![[10, 0, 0, 255].into()],
+                    ..link("in", HOST_MAC[5])
+                },
+            ),
+            (
+                out,
+                LinkState {
+                    addresses: network("10.0.1.1/24"),
+                    broadcasts: vec![[10, 0, 1, 255].into()],
+                    ..link("out", 2)
+                },
+            ),
+            (
+                side,
+                LinkState {
+                    mtu: SIDE_MTU,
+                    ..link("side", 3)
+                },
+            ),
+            (trunk, link("trunk", 4)),
         ]),
+        neighbours: BTreeMap::from([((out, STATION.into()), STATION_MAC)]),
         relay_mac: RELAY_MAC,
         ..World::default()
-    }
-}
-
-/// The relays of the fixtures.
-#[must_use]
-pub fn relays() -> Vec<Relay> {
-    vec![
-        relay("stream", &["out"], &["239.1.1.1", "ff3e::1"], &[], &[5000]),
-        relay("also", &["side"], &["239.1.1.1"], &["10.0.0.5"], &[]),
-        relay("also-6", &["side"], &["ff3e::1"], &["fd00::5"], &[]),
-        relay("all-ports", &["out"], &["239.1.1.2", "ff3e::2"], &[], &[]),
-        Relay {
-            local: Local::Drop,
-            ..relay("ours-alone", &["out"], &["239.1.1.3"], &[], &[])
-        },
-        relay("ssm", &["out"], &["232.1.1.1"], &["10.0.0.5"], &[]),
-        relay("any-source", &["out"], &["239.1.1.4"], &[], &[5000]),
-        relay("any-at-all", &["side"], &["239.1.1.4"], &[], &[]),
-        relay("mdns", &["out"], &["224.0.0.251", "ff02::fb"], &[], &[5353]),
-        relay(
-            "dhcp",
-            &["out"],
-            &["239.1.1.5", "ff02::1:2"],
-            &[],
-            &[67, 547],
-        ),
-        relay("waits", &["nowhere"], &["239.1.1.6"], &[], &[]),
-        Relay {
-            local: Local::Drop,
-            ..relay("waits-alone", &["nowhere"], &["239.1.1.7"], &[], &[])
-        },
-    ]
-}
-
-fn relay(name: &str, to: &[&str], groups: &[&str], sources: &[&str], ports: &[u16]) -> Relay {
-    let addresses = |texts: &[&str]| -> Vec<IpAddr> {
-        texts.iter().filter_map(|text| text.parse().ok()).collect()
-    };
-    let links = |names: &[&str]| -> Vec<LinkSelector> {
-        let names = names.iter().filter_map(|name| LinkName::new(name));
-        names.map(LinkSelector::Name).collect()
-    };
-    Relay {
-        name: name.to_owned(),
-        place: None,
-        from: links(&["in"]),
-        to: links(to),
-        groups: addresses(groups)
-            .into_iter()
-            .filter_map(Group::new)
-            .collect(),
-        sources: addresses(sources).into_iter().collect(),
-        ports: ports
-            .iter()
-            .filter_map(|port| NonZeroU16::new(*port))
-            .collect::<BTreeSet<_>>(),
-        ttl: Ttl::Keep,
-        source_mac: SourceMac::Auto,
-        local: Local::Keep,
-        join: true,
     }
 }
 
 /// All fixtures.
 #[must_use]
 pub fn fixtures() -> Vec<Fixture> {
-    [link::fixtures(), ipv4::fixtures(), ipv6::fixtures()].concat()
+    [
+        link::fixtures(),
+        ipv4::fixtures(),
+        ipv6::fixtures(),
+        matches::fixtures(),
+        frames::fixtures(),
+        edits::fixtures(),
+        cut::fixtures(),
+    ]
+    .concat()
 }
 
-fn fixture(name: &'static str, frame: Vec<u8>, expected: Expected) -> Fixture {
+fn fixture(name: &str, frame: Vec<u8>, expected: Expected) -> Fixture {
     Fixture {
-        name,
+        name: name.to_owned(),
+        ingress: Ingress::In,
         frame,
         stripped_tag: None,
         to_this_host: false,
@@ -167,12 +163,32 @@ fn fixture(name: &'static str, frame: Vec<u8>, expected: Expected) -> Fixture {
     }
 }
 
-/// Relayed by these relays; the host sees it.
-const fn by(relays: &'static [&'static str]) -> Expected {
+/// The same, but it arrives on `trunk`.
+fn on_trunk(fixture: Fixture) -> Fixture {
+    Fixture {
+        ingress: Ingress::Trunk,
+        ..fixture
+    }
+}
+
+/// Relayed by these relays, each of which sends one copy; the host sees it.
+fn by(relays: &[&str]) -> Expected {
+    copied(relays, relays.len(), &[])
+}
+
+/// Relayed by these relays, with so many copies, and others that fail; the host sees it.
+fn copied(relays: &[&str], copies: usize, failed: &[Reason]) -> Expected {
     Expected::Relay {
-        relays,
+        relays: relays.iter().map(|&name| name.to_owned()).collect(),
+        copies,
+        failed: failed.to_vec(),
         drop_local: false,
     }
+}
+
+/// Relayed by `stream`.
+fn relayed() -> Expected {
+    by(&["stream"])
 }
 
 /// Not relayed; the host sees it.

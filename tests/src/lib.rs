@@ -9,7 +9,7 @@
 //! - [`Topology`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
-//! - [`Held`]: what a process holds in the kernel, and what is left of it
+//! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
@@ -28,6 +28,7 @@ mod mcr;
 mod netns;
 pub mod oracle;
 mod process;
+mod size;
 mod stats;
 mod topology;
 mod traffic;
@@ -44,6 +45,7 @@ pub use links::Link;
 pub use mcr::{Mcr, binary, rules};
 pub use netns::Netns;
 pub use process::Process;
+pub use size::Size;
 pub use stats::Stats;
 pub use topology::Topology;
 pub use traffic::{Receiver, Sender};

@@ -2,13 +2,18 @@
 //! out.
 //!
 //! It is written from the contract, not from the classifier: every relay is asked in turn about
-//! every frame, headers are read by `pnet_packet`, checksums are computed anew. From `mcr` it
+//! every frame, headers are read by `pnet_packet`, checksums are sums modulo 0xffff. From `mcr` it
 //! takes plain types only. Where the contract leaves open which of several reasons is counted,
 //! the order is that of reading: source MAC address, VLAN tags, network type, then the IP header
-//! (contradiction, length, destination), then what it carries.
+//! (contradiction, length, destination of IPv6), then what it carries; that an IPv4 packet goes
+//! to no group comes last, since it may be a broadcast.
+//!
+//! Time is left out: a `limit` is taken for one that is never reached.
 
+mod checksum;
 mod copies;
 mod links;
+mod matching;
 mod read;
 
 use std::{
@@ -20,7 +25,7 @@ use mcr::plan::World;
 use mcr_common::Reason;
 
 use links::InForce;
-use read::{Datagram, Part};
+use read::{Content, Layer2, Packet, Part};
 
 /// A frame that arrives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub struct Arrival {
     pub stripped_tag: Option<u16>,
     /// Whether it was addressed to this host's own unicast address.
     pub to_this_host: bool,
+    /// Whether this host itself sends it out of the link.
+    pub from_host: bool,
     /// Payload bytes of each datagram a frame of several (GSO) will be cut into.
     pub segment_size: Option<usize>,
 }
@@ -71,12 +78,49 @@ pub struct Relayed {
 pub struct Copy {
     /// Interface index of the link it is sent out of.
     pub egress: u32,
-    /// All its bytes.
+    /// All its bytes, as the far end of the link gets them: every tag is in the frame, one that
+    /// had been taken out as an 802.1Q tag.
     pub frame: Vec<u8>,
 }
 
-/// The first fragments that arrived: ingress, source, group and identification lead to the port.
-pub type Fragments = BTreeMap<(u32, IpAddr, IpAddr, u32), u16>;
+/// Which VLAN a frame is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Vlan {
+    /// No tag, or none with a VLAN ID other than 0.
+    Untagged,
+    /// The only VLAN ID other than 0.
+    Id(u16),
+    /// Two VLAN IDs other than 0.
+    Stacked,
+}
+
+/// What the fragments of one datagram have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Datagram {
+    ingress: u32,
+    vlan: Vlan,
+    source: IpAddr,
+    group: IpAddr,
+    protocol: u8,
+    id: u32,
+}
+
+/// What an IP packet carries, as far as relays differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upper {
+    /// UDP, to this port.
+    Udp(u16),
+    /// Something else.
+    Other {
+        /// Its number.
+        protocol: u8,
+        /// IGMP, PIM, MLD or neighbour discovery.
+        control: bool,
+    },
+}
+
+/// The first fragments that arrived, and what they carried.
+pub type Fragments = BTreeMap<Datagram, Upper>;
 
 /// Says what must happen to a frame.
 ///
@@ -89,41 +133,92 @@ pub fn judge(world: &World, fragments: &mut Fragments, arrival: &Arrival) -> Jud
         .iter()
         .filter_map(|relay| InForce::new(world, relay))
         .filter(|relay| relay.ingress.contains(&arrival.ingress))
+        .filter(|relay| relay.relay.host_frames || !arrival.from_host)
         .collect();
-    if relays.is_empty() {
+    if relays.is_empty() || arrival.frame.len() < 14 {
         return Judgement::Pass;
     }
-    let datagram = match read::datagram(arrival) {
-        Ok(Some(datagram)) => datagram,
-        Ok(None) => return Judgement::Pass,
-        Err(reason) => return refused(reason),
-    };
+    let to_group = arrival.frame[0] & 1 == 1;
+    if !to_group && !arrival.to_this_host {
+        return Judgement::Pass;
+    }
+    let broadcasts = world.links.get(&arrival.ingress);
+    let broadcasts = broadcasts.map_or(&[][..], |link| &link.broadcasts);
+    let read = read::layer2(arrival).and_then(|layer2| {
+        let taken =
+            layer2.vlan == Vlan::Untagged || relays.iter().any(|relay| relay.takes(layer2.vlan));
+        if !taken {
+            return Err(Reason::Tagged);
+        }
+        let content = read::content(arrival, &layer2, broadcasts)?;
+        Ok((layer2, content))
+    });
+    match read {
+        // Of what is addressed to this host alone, only packets to groups are of interest.
+        Err(_) | Ok((_, Content::Frame)) if !to_group => Judgement::Pass,
+        Ok((_, Content::Packet(packet))) if !to_group && !packet.destination.is_multicast() => {
+            Judgement::Pass
+        }
+        Err(reason) => refused(reason),
+        Ok((layer2, Content::Frame)) => judge_frame(&relays, arrival, &layer2),
+        Ok((layer2, Content::Packet(packet))) => {
+            judge_packet(&relays, fragments, arrival, &layer2, &packet)
+        }
+    }
+}
 
-    let key = |id| (arrival.ingress, datagram.source, datagram.group, id);
-    let port = match datagram.part {
-        Part::Whole { port } | Part::First { port, .. } => port,
-        Part::Later { id } => match fragments.get(&key(id)) {
-            Some(port) => *port,
+fn judge_frame(relays: &[InForce], arrival: &Arrival, layer2: &Layer2) -> Judgement {
+    let matching: Vec<&InForce> = relays
+        .iter()
+        .filter(|relay| relay.takes(layer2.vlan) && relay.takes_frame(layer2))
+        .collect();
+    if matching.is_empty() {
+        return refused(Reason::NotIp);
+    }
+    relay(arrival, layer2, None, &matching)
+}
+
+fn judge_packet(
+    relays: &[InForce],
+    fragments: &mut Fragments,
+    arrival: &Arrival,
+    layer2: &Layer2,
+    packet: &Packet,
+) -> Judgement {
+    let datagram = |protocol, id| Datagram {
+        ingress: arrival.ingress,
+        vlan: layer2.vlan,
+        source: packet.source,
+        group: packet.destination,
+        protocol,
+        id,
+    };
+    let upper = match packet.part {
+        Part::Whole(upper) | Part::First { upper, .. } => upper,
+        Part::Later { protocol, id } => match fragments.get(&datagram(protocol, id)) {
+            Some(upper) => *upper,
             None => return refused(Reason::UnknownFragment),
         },
     };
     let matching: Vec<&InForce> = relays
         .iter()
-        .filter(|relay| asks_for(relay, &datagram, port))
+        .filter(|relay| relay.takes(layer2.vlan) && relay.takes_packet(packet, upper))
         .collect();
-    if let Part::First { id, .. } = datagram.part
-        && (!matching.is_empty() || fragments.contains_key(&key(id)))
+    if let Part::First { protocol, id, .. } = packet.part
+        && (!matching.is_empty() || fragments.contains_key(&datagram(protocol, id)))
     {
-        fragments.insert(key(id), port);
+        fragments.insert(datagram(protocol, id), upper);
     }
     if matching.is_empty() {
-        return refused(if is_dhcp(port) {
-            Reason::Control
-        } else {
-            Reason::NoRelay
+        return refused(match upper {
+            _ if !packet.destination.is_multicast() => Reason::NotGroup,
+            Upper::Udp(port) if matching::is_dhcp(port) => Reason::Control,
+            Upper::Udp(_) => Reason::NoRelay,
+            Upper::Other { control: true, .. } => Reason::Control,
+            Upper::Other { .. } => Reason::NotUdp,
         });
     }
-    relay(arrival, &datagram, &matching)
+    relay(arrival, layer2, Some((packet, upper)), &matching)
 }
 
 fn refused(reason: Reason) -> Judgement {
@@ -133,27 +228,14 @@ fn refused(reason: Reason) -> Judgement {
     }
 }
 
-/// Whether a relay takes this datagram. DHCP is taken only by those who name its port.
-fn asks_for(relay: &InForce, datagram: &Datagram, port: u16) -> bool {
-    let rule = relay.relay;
-    let group = rule
-        .groups
-        .iter()
-        .any(|group| group.address() == datagram.group);
-    let source = rule.sources.is_empty() || rule.sources.contains(&datagram.source);
-    let named = rule.ports.iter().any(|named| named.get() == port);
-    let port = named || (rule.ports.is_empty() && !is_dhcp(port));
-    group && source && port
-}
-
-/// RFC 2131 section 4.1, RFC 8415 section 7.2.
-fn is_dhcp(port: u16) -> bool {
-    [67, 68, 546, 547].contains(&port)
-}
-
 /// All relays that match apply: the same link with the same edits gets one copy, different edits
 /// get a copy each (even where they come to the same bytes), the ingress gets none.
-fn relay(arrival: &Arrival, datagram: &Datagram, matching: &[&InForce]) -> Judgement {
+fn relay(
+    arrival: &Arrival,
+    layer2: &Layer2,
+    packet: Option<(&Packet, Upper)>,
+    matching: &[&InForce],
+) -> Judgement {
     let mut ways = Vec::new();
     for way in matching.iter().flat_map(|relay| &relay.egress) {
         if way.ifindex != arrival.ingress && !ways.contains(way) {
@@ -173,7 +255,7 @@ fn relay(arrival: &Arrival, datagram: &Datagram, matching: &[&InForce]) -> Judge
         ..Relayed::default()
     };
     for way in ways {
-        match copies::copy(arrival, datagram, &way) {
+        match copies::copy(arrival, layer2, packet, &way) {
             Ok(frame) => relayed.copies.push(Copy {
                 egress: way.ifindex,
                 frame,

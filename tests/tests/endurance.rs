@@ -7,20 +7,18 @@
 //! `cargo xtask soak` runs these, for as long as `MCR_SOAK_SECONDS` says.
 
 use std::{
-    env, fs, thread,
+    env,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use mcr_tests::{Datapath, Mcr, Receiver, Sender, Topology, rules};
+use mcr_tests::{Datapath, Mcr, Receiver, Sender, Size, Topology, rules};
 use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_secs(30);
 const STEADY: &str = "{name: steady, from: in0, to: out0, groups: 239.1.1.1}";
 /// Rounds after which the process has the size it should keep.
 const WARM_UP: u32 = 20;
-/// Memory an allocator may hold back more than before, in KiB.
-const SLACK: u64 = 8192;
 
 #[test]
 #[ignore = "soak: goes on for MCR_SOAK_SECONDS"]
@@ -73,19 +71,8 @@ fn endures(datapath: Datapath) -> Result<()> {
         }
     }
     let warm = warm.context("there were too few rounds")?;
-    // Sockets are closed behind the scenes.
-    let settled = Instant::now() + WAIT;
-    loop {
-        let now = Size::of(mcr.id())?;
-        if now.within(&warm) {
-            break;
-        }
-        ensure!(
-            Instant::now() < settled,
-            "after {round} rounds {now:?}, not {warm:?}"
-        );
-        thread::yield_now();
-    }
+    warm.wait_within(mcr.id(), WAIT)
+        .with_context(|| format!("after {round} rounds"))?;
 
     let sent = sender.stop()?;
     let received = receiver.stop()?;
@@ -108,35 +95,4 @@ fn reload(mcr: &Mcr, nth: u32) -> Result<()> {
         .wait_for_many(count, WAIT, |line| line.contains("read again"));
     ensure!(read, "not read again within {WAIT:?}");
     Ok(())
-}
-
-/// How large a process is.
-#[derive(Debug)]
-struct Size {
-    /// In KiB.
-    resident: u64,
-    threads: u64,
-    descriptors: usize,
-}
-
-impl Size {
-    fn of(id: u32) -> Result<Self> {
-        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-        let field = |name: &str| -> Result<u64> {
-            let line = status.lines().find(|line| line.starts_with(name));
-            let value = line.and_then(|line| line.split_whitespace().nth(1));
-            Ok(value.context("a field is missing")?.parse()?)
-        };
-        Ok(Self {
-            resident: field("VmRSS:")?,
-            threads: field("Threads:")?,
-            descriptors: fs::read_dir(format!("/proc/{id}/fd"))?.count(),
-        })
-    }
-
-    fn within(&self, before: &Self) -> bool {
-        self.resident <= before.resident + SLACK
-            && self.threads <= before.threads
-            && self.descriptors <= before.descriptors
-    }
 }

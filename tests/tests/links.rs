@@ -200,7 +200,7 @@ fn more_events_than_a_socket_holds_are_no_end(datapath: Datapath) -> Result<()> 
     mcr.signal(Signal::SIGSTOP)?;
     // What is seen of this one is that it came.
     relay.ip("link add ghost type veth peer name shade")?;
-    let busy: Vec<_> = (0..2000)
+    let busy: Vec<_> = (0..8000)
         .map(|n| format!("link set shade mtu {}", 1000 + n % 400))
         .collect();
     relay.ip_batch(&busy.join("\n"))?;

@@ -19,6 +19,8 @@ use mcr_tests::{
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 const WAIT: Duration = Duration::from_secs(20);
 const RELAY: &str = r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"]}"#;
@@ -292,10 +294,14 @@ fn a_wrong_file_changes_nothing(datapath: Datapath) -> Result<()> {
     let aside = path.with_extension("aside");
     std::fs::rename(&path, &aside)?;
     mcr.signal(Signal::SIGHUP)?;
-    let said = mcr.wait_stderr(WAIT, |line| line.contains("there is no such rule file"));
-    std::fs::rename(&aside, &path)?;
-    said?;
+    mcr.wait_stderr(WAIT, |line| line.contains("there is no such rule file"))?;
     ensure!(relayed(&topology, &capture, "missing")?);
+    // To open a pipe without a writer would wait for one.
+    mkfifo(&path, Mode::S_IRWXU)?;
+    mcr.signal(Signal::SIGHUP)?;
+    mcr.wait_stderr(WAIT, |line| line.contains("this is no regular file"))?;
+    ensure!(relayed(&topology, &capture, "a pipe")?);
+    std::fs::rename(&aside, &path)?;
     // And a right one is taken again.
     mcr.rewrite(&rules(&[
         "{name: r, from: in0, to: out0, groups: 239.1.1.9}",

@@ -95,6 +95,7 @@ impl Expectations {
                 frame,
                 stripped_tag,
                 to_this_host: fixture.to_this_host,
+                from_host: false,
                 segment_size: None,
             };
             expected.frames.push(on_the_link);

@@ -65,10 +65,10 @@ fn links_and_relays_are_shown_as_they_are(datapath: Datapath) -> Result<()> {
     ensure!(refused["state"] == "refused", "{refused}");
     says(&refused["reasons"][0], "loopback")?;
     let joined = json!([{"group": "239.1.1.1", "link": "in0", "sources": ["10.77.0.2"],
-        "state": "joined", "reason": null}]);
+        "version": "IGMPv3", "state": "joined", "reason": null}]);
     ensure!(show["groups"] == joined, "{:#}", show["groups"]);
     let route = json!({"group": "239.1.1.1", "source": "10.77.0.2", "ports": "5000",
-        "vlan": "untagged", "ingress": "in0", "relays": ["r"], "local": "keep",
+        "protocol": "udp", "vlan": "untagged", "ingress": "in0", "from_host": false, "relays": ["r"], "local": "keep",
         "egresses": [{"link": "out0", "datapath": name(datapath)}]});
     let shown = entry(&show["routes"], "group", "239.1.1.1")?;
     ensure!(shown == &route, "{:#}", show["routes"]);
@@ -279,11 +279,11 @@ fn people_get_tables() -> Result<()> {
         "{text}"
     );
     ensure!(
-        row(&text, "GROUP", "239.1.1.1")? == ["239.1.1.1", "any", "in0", "joined"],
+        row(&text, "GROUP", "239.1.1.1")? == ["239.1.1.1", "any", "in0", "joined", "IGMPv3"],
         "{text}"
     );
     ensure!(
-        row(&text, "INGRESS", "in0")?[1..4] == ["239.1.1.1", "any", "any"],
+        row(&text, "INGRESS", "in0")?[1..5] == ["239.1.1.1", "any", "udp", "any"],
         "{text}"
     );
     let counters = mcr.ask(&["show", "counters"])?;

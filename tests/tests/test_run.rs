@@ -20,11 +20,12 @@ use mcr::{
 use mcr_common::table::Observed;
 use mcr_tests::{
     Netns,
-    fixtures::{Expected, Fixture, HOST_MAC, fixtures, world},
+    fixtures::{Expected, Fixture, HOST_MAC, Ingress, fixtures, world},
 };
+use nix::net::if_::if_nametoindex;
 
-/// The kernel takes test frames for ones that arrive on this link.
-const INGRESS: &str = "in";
+/// The kernel takes test frames for ones that arrive on one of these links.
+const INGRESS: [&str; 2] = ["in", "trunk"];
 /// A frame of `BPF_PROG_TEST_RUN` lies in one page, beside headroom and `struct skb_shared_info` (`net/bpf/test_run.c`).
 const LONGEST: usize = 3500;
 /// `ifindex` in `struct __sk_buff` of `include/uapi/linux/bpf.h`.
@@ -36,14 +37,14 @@ const CONTEXT: usize = 44;
 struct Kernel {
     object: Ebpf,
     table: Table,
-    ingress: u32,
+    ingress: [u32; 2],
 }
 
 impl Kernel {
-    fn load(ingress: u32) -> Result<Self> {
+    fn load(ingress: [u32; 2]) -> Result<Self> {
         let mut object = Ebpf::load(OBJECT)?;
         // The egress links need not exist, since nothing is sent.
-        let world = world([ingress, ingress + 1000, ingress + 1001]);
+        let world = world([ingress[0], 1001, 1002, ingress[1]]);
         let table = plan(&world, &Table::default())?.table;
         fill_hash(&mut object, "mcr_links", &table.links)?;
         fill_hash(&mut object, "mcr_routes4", &table.routes4)?;
@@ -59,7 +60,11 @@ impl Kernel {
         })
     }
 
-    fn decide(&mut self, frame: &[u8]) -> Result<Observed> {
+    fn decide(&mut self, fixture: &Fixture) -> Result<Observed> {
+        let ingress = match fixture.ingress {
+            Ingress::In => self.ingress[0],
+            Ingress::Trunk => self.ingress[1],
+        };
         let mut observed: Array<_, Observed> = self
             .object
             .map_mut("mcr_observed")
@@ -67,9 +72,9 @@ impl Kernel {
             .try_into()?;
         observed.set(0, Observed::default(), 0)?;
         let mut context = [0; CONTEXT];
-        context[IFINDEX].copy_from_slice(&self.ingress.to_ne_bytes());
+        context[IFINDEX].copy_from_slice(&ingress.to_ne_bytes());
         program(&mut self.object)?.test_run(TestRunOptions {
-            data_in: Some(frame),
+            data_in: Some(&fixture.frame),
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         })?;
@@ -82,19 +87,21 @@ impl Kernel {
     }
 
     /// Whether the program's word is what was expected.
-    fn meets(&self, observed: Observed, expected: Expected) -> bool {
-        let dropped = |drop_local: bool| observed.drop_local == u32::from(drop_local);
+    fn meets(&self, observed: Observed, expected: &Expected) -> bool {
+        let dropped = |drop_local: &bool| observed.drop_local == u32::from(*drop_local);
         match expected {
             Expected::Pass => observed.outcome == Observed::PASS,
             Expected::Refuse { reason, drop_local } => {
                 observed.outcome == Observed::REFUSE
-                    && observed.reason == reason as u32
+                    && observed.reason == *reason as u32
                     && dropped(drop_local)
             }
-            Expected::Relay { relays, drop_local } => {
+            Expected::Relay {
+                relays, drop_local, ..
+            } => {
                 let owner = self.table.owners.get(&observed.slot);
                 observed.outcome == Observed::RELAY
-                    && owner.is_some_and(|owner| owner.relays.iter().eq(relays))
+                    && owner.is_some_and(|owner| owner.relays == *relays)
                     && dropped(drop_local)
             }
         }
@@ -144,20 +151,23 @@ fn fits(fixture: &Fixture) -> bool {
 fn the_kernel_decides_about_every_fixture_as_it_says() -> Result<()> {
     let netns = Netns::new("test-run")?;
     let mac = HOST_MAC.map(|byte| format!("{byte:02x}")).join(":");
-    netns.ip(&format!(
-        "link add {INGRESS} address {mac} type veth peer name other"
-    ))?;
-    netns.ip(&format!("link set {INGRESS} up"))?;
+    for link in INGRESS {
+        netns.ip(&format!(
+            "link add {link} address {mac} type veth peer name other-{link}"
+        ))?;
+        netns.ip(&format!("link set {link} up"))?;
+    }
     netns.run(|| {
-        let mut kernel = Kernel::load(nix::net::if_::if_nametoindex(INGRESS)?)?;
+        let [ingress, trunk] = INGRESS.map(if_nametoindex);
+        let mut kernel = Kernel::load([ingress?, trunk?])?;
         let mut wrong = Vec::new();
         let mut tried = 0;
         for fixture in fixtures().iter().filter(|fixture| fits(fixture)) {
             let observed = kernel
-                .decide(&fixture.frame)
+                .decide(fixture)
                 .with_context(|| format!("{}: {} bytes", fixture.name, fixture.frame.len()))?;
             tried += 1;
-            if !kernel.meets(observed, fixture.expected) {
+            if !kernel.meets(observed, &fixture.expected) {
                 wrong.push(format!(
                     "{}: {:?}, not {:?}",
                     fixture.name, observed, fixture.expected

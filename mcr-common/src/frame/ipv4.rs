@@ -2,13 +2,11 @@
 
 use core::net::Ipv4Addr;
 
-use super::{Addresses, Frame, Packet, Transport, udp};
-use crate::reason::Reason;
+use super::{Addresses, ETHERTYPE_IPV4, Frame, Packet, Transport, udp};
+use crate::{reason::Reason, table::Selector};
 
 /// Length of a header without options, in bytes.
 const HEADER: usize = 20;
-const IGMP: u8 = 2;
-const PIM: u8 = 103;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
@@ -41,39 +39,28 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reas
     if network + total > frame.len() {
         return Err(Reason::Truncated);
     }
-    let group = Ipv4Addr::new(g0, g1, g2, g3);
-    if !group.is_multicast() {
-        return Err(Reason::NotGroup);
-    }
-    match protocol {
-        udp::PROTOCOL => {}
-        IGMP | PIM => return Err(Reason::Control),
-        _ => return Err(Reason::NotUdp),
-    }
-
     let transport = network + header_length;
     let end = network + total;
     let fragment = u16::from_be_bytes([f0, f1]);
     let identification = u32::from(u16::from_be_bytes([i0, i1]));
+    packet.payload = transport;
     if fragment & FRAGMENT_OFFSET != 0 {
-        packet.payload = transport;
         packet.transport = Transport::Later { identification };
     } else {
-        let port = udp::destination_port(frame, transport, end)?;
-        packet.payload = transport + udp::HEADER;
-        if fragment & MORE_FRAGMENTS == 0 {
-            packet.transport = Transport::Whole { port };
+        let selector = if protocol == Selector::UDP {
+            packet.payload = transport + udp::HEADER;
+            Selector::udp(udp::destination_port(frame, transport, end)?)
         } else {
-            packet.transport = Transport::First {
-                port,
-                identification,
-            };
-        }
+            Selector::other(protocol)
+        };
+        let more = fragment & MORE_FRAGMENTS != 0;
+        packet.transport = Transport::new(selector, more.then_some(identification));
     }
+    packet.ethertype = ETHERTYPE_IPV4;
     packet.hop_limit = hop_limit;
     packet.addresses = Addresses::V4 {
         source: Ipv4Addr::new(s0, s1, s2, s3),
-        group,
+        group: Ipv4Addr::new(g0, g1, g2, g3),
         protocol,
         checksum: u16::from_be_bytes([c0, c1]),
     };

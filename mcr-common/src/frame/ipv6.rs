@@ -1,9 +1,9 @@
-//! IPv6 (RFC 8200), its extension headers, and the ICMPv6 messages that are left alone.
+//! IPv6 (RFC 8200), its extension headers, and the ICMPv6 messages that are control traffic.
 
 use core::net::Ipv6Addr;
 
-use super::{Addresses, Frame, Packet, Transport, udp};
-use crate::reason::Reason;
+use super::{Addresses, ETHERTYPE_IPV6, Frame, Packet, Transport, udp};
+use crate::{reason::Reason, table::Selector};
 
 /// Length of the fixed header, in bytes.
 const HEADER: usize = 40;
@@ -15,9 +15,7 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
-const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
-const PIM: u8 = 103;
 
 /// MLD query, MLDv1 report and done (RFC 2710 section 3.1).
 const MLD_FIRST: u8 = 130;
@@ -74,26 +72,19 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reas
         }
     }
     packet.payload = walk.offset;
-    match found {
-        Step::LaterFragment(identification) => {
-            packet.transport = Transport::Later { identification };
-        }
-        Step::Upper if walk.next == udp::PROTOCOL => {
-            let port = udp::destination_port(frame, walk.offset, end)?;
-            packet.payload += udp::HEADER;
-            match walk.fragment {
-                None => packet.transport = Transport::Whole { port },
-                Some(identification) => {
-                    packet.transport = Transport::First {
-                        port,
-                        identification,
-                    };
-                }
+    packet.transport = match found {
+        Step::LaterFragment(identification) => Transport::Later { identification },
+        Step::Upper => {
+            let selector = selector(frame, &walk, end)?;
+            if selector.is_udp() {
+                packet.payload += udp::HEADER;
             }
+            Transport::new(selector, walk.fragment)
         }
-        Step::Upper => return Err(upper_layer(frame, &walk, end)),
+        // One header more than is looked through: nobody knows what is behind it.
         Step::Extension => return Err(Reason::NotUdp),
-    }
+    };
+    packet.ethertype = ETHERTYPE_IPV6;
     packet.hop_limit = hop_limit;
     packet.addresses = Addresses::V6 {
         source: Ipv6Addr::from(source),
@@ -125,21 +116,11 @@ fn step<F: Frame>(frame: &F, walk: &mut Walk, end: usize) -> Result<Step, Reason
             walk.offset += 8;
             walk.next = next;
             if offset != 0 {
-                // What follows is the middle of a datagram. The type is that of the header
-                // the first fragment begins with: UDP, or one that UDP may follow.
-                return match next {
-                    udp::PROTOCOL
-                    | HOP_BY_HOP
-                    | ROUTING
-                    | FRAGMENT
-                    | AUTHENTICATION
-                    | DESTINATION_OPTIONS => Ok(Step::LaterFragment(identification)),
-                    PIM => Err(Reason::Control),
-                    _ => Err(Reason::NotUdp),
-                };
+                // Fragments that were fragmented again arrive under the outer identification.
+                let identification = walk.fragment.unwrap_or(identification);
+                return Ok(Step::LaterFragment(identification));
             }
             if more {
-                // Fragments that were fragmented again arrive under the outer identification.
                 walk.fragment.get_or_insert(identification);
             }
             Ok(Step::Extension)
@@ -161,16 +142,15 @@ fn inside<F: Frame, const N: usize>(
     frame.read::<N>(offset).ok_or(Reason::Truncated)
 }
 
-/// Why a packet that carries something other than UDP is not relayed.
+/// What a packet carries.
 #[inline(always)]
-fn upper_layer<F: Frame>(frame: &F, walk: &Walk, end: usize) -> Reason {
+fn selector<F: Frame>(frame: &F, walk: &Walk, end: usize) -> Result<Selector, Reason> {
     match walk.next {
-        PIM => Reason::Control,
-        ICMPV6 => match inside::<F, 4>(frame, walk.offset, end) {
-            Ok([MLD_FIRST..=NEIGHBOUR_DISCOVERY_LAST | MLD2_REPORT, ..]) => Reason::Control,
-            Ok(_) => Reason::NotUdp,
-            Err(reason) => reason,
-        },
-        _ => Reason::NotUdp,
+        Selector::UDP => udp::destination_port(frame, walk.offset, end).map(Selector::udp),
+        Selector::ICMPV6 => Ok(match inside::<F, 4>(frame, walk.offset, end)? {
+            [MLD_FIRST..=NEIGHBOUR_DISCOVERY_LAST | MLD2_REPORT, ..] => Selector::ICMPV6_CONTROL,
+            _ => Selector::other(Selector::ICMPV6),
+        }),
+        protocol => Ok(Selector::other(protocol)),
     }
 }

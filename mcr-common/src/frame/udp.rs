@@ -3,8 +3,6 @@
 use super::Frame;
 use crate::reason::Reason;
 
-/// Protocol number.
-pub(super) const PROTOCOL: u8 = 17;
 /// Length of the header, in bytes.
 pub(super) const HEADER: usize = 8;
 

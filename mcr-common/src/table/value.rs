@@ -1,81 +1,28 @@
 //! What the tables hold.
 
-use super::MAX_EGRESSES;
+use super::{MAX_EGRESSES, Scope};
 use crate::reason::Reason;
 
-/// Which kinds of routes exist for one address family on a link, so that looking for the
-/// absent ones costs nothing.
-///
-/// The lookup goes from the most to the least specific kind; the planner has put everything
-/// that matches into the first entry that is found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(transparent)]
-pub struct Kinds(u8);
-
-impl Kinds {
-    /// None.
-    pub const NONE: Self = Self(0);
-    /// Source, group and port are given.
-    pub const SOURCE_GROUP_PORT: Self = Self(1);
-    /// Source and group are given, any port.
-    pub const SOURCE_GROUP: Self = Self(2);
-    /// Group and port are given, from any source.
-    pub const GROUP_PORT: Self = Self(4);
-    /// The group alone is given.
-    pub const GROUP: Self = Self(8);
-    /// The kinds that look at the source.
-    pub const WITH_SOURCE: Self = Self(1 | 2);
-
-    /// The kind of a route by what it gives beside the group.
-    #[must_use]
-    pub const fn of(source: bool, port: bool) -> Self {
-        match (source, port) {
-            (true, true) => Self::SOURCE_GROUP_PORT,
-            (true, false) => Self::SOURCE_GROUP,
-            (false, true) => Self::GROUP_PORT,
-            (false, false) => Self::GROUP,
-        }
-    }
-
-    /// Whether any of `kinds` is among these.
-    #[must_use]
-    #[inline(always)]
-    pub const fn any(self, kinds: Self) -> bool {
-        self.0 & kinds.0 != 0
-    }
-
-    /// These and those.
-    #[must_use]
-    pub const fn with(self, kinds: Self) -> Self {
-        Self(self.0 | kinds.0)
-    }
-
-    /// These, but not those.
-    #[must_use]
-    #[inline(always)]
-    pub const fn without(self, kinds: Self) -> Self {
-        Self(self.0 & !kinds.0)
-    }
-}
-
 /// An ingress link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Link {
     /// Index of the link's [`LinkStats`], below [`super::MAX_LINKS`].
     pub stats: u32,
-    /// Kinds of IPv4 routes.
-    pub v4: Kinds,
-    /// Kinds of IPv6 routes.
-    pub v6: Kinds,
+    /// 1: some tagged frames have a [`Scope`] of their own.
+    pub tagged: u8,
+    /// 1: what the host itself sends out of the link counts as arriving on it.
+    pub host_frames: u8,
     /// 1: the attachment outlives the controller, so frames are relayed only while the
     /// [`Lease`] runs.
     pub leased: u8,
     /// Zero.
     pub padding: u8,
+    /// Where untagged frames begin.
+    pub untagged: Scope,
 }
 
-const _: () = assert!(size_of::<Link>() == 8);
+const _: () = assert!(size_of::<Link>() == 16);
 
 /// Until when relaying goes on without a sign of life from the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,13 +36,25 @@ pub struct Lease {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Slot {
-    /// Id of the egress set.
+    /// Id of the egress set, where no limit decides.
     pub set: u32,
     /// 1: the host does not see the frame (`local: drop`).
-    pub drop_local: u32,
+    pub drop_local: u8,
+    /// 1: nothing is sent because every relay is over its limit.
+    pub limited: u8,
+    /// 1: the bucket decides which slot comes next.
+    pub limit: u8,
+    /// Zero.
+    pub padding: u8,
+    /// Id of the bucket.
+    pub bucket: u32,
+    /// Id of the slot of frames that the bucket takes.
+    pub within: u32,
+    /// Id of the slot of frames that are over the limit.
+    pub over: u32,
 }
 
-const _: () = assert!(size_of::<Slot>() == 8);
+const _: () = assert!(size_of::<Slot>() == 20);
 
 /// An egress list: ids of [`Egress`] entries. Written once, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,6 +125,14 @@ impl Egress {
     #[must_use]
     pub const fn up(mut self, up: bool) -> Self {
         self.down = !up as u8;
+        self
+    }
+
+    /// What makes it the one it is, whatever its link is like now.
+    #[must_use]
+    pub const fn identity(mut self) -> Self {
+        self.mtu = 0;
+        self.down = 0;
         self
     }
 

@@ -34,6 +34,7 @@ Examples:
   mcr run --config rules.yaml
   mcr run --from eth0 --to br0 --group 239.1.1.1
   mcr run --from eth0 --to br0,br1 --group 239.1.1.1,ff3e::1 --source 10.0.0.5 --port 5000
+  mcr run --from eth0 --to br0 --group 239.1.0.0/24 --port 5000-5010 --limit 400mbps
   MCR_BETWEEN=br0,br1 MCR_GROUP=224.0.0.251 mcr run
 
 One line containing `ready` on standard error says that every relay whose links exist is in force.
@@ -98,10 +99,10 @@ struct RelayArgs {
     /// Links to relay between, every one to every other, instead of --from and --to
     #[arg(long, value_name = "LINKS", env = "MCR_BETWEEN", value_delimiter = ',')]
     between: Vec<String>,
-    /// Groups, IPv4 or IPv6
+    /// Groups or prefixes of them, IPv4 or IPv6, or broadcast
     #[arg(long, value_name = "GROUPS", env = "MCR_GROUP", value_delimiter = ',')]
     group: Vec<String>,
-    /// Only from these sources [default: any]
+    /// Only from these sources, addresses or prefixes [default: any]
     #[arg(
         long,
         value_name = "ADDRESSES",
@@ -109,9 +110,20 @@ struct RelayArgs {
         value_delimiter = ','
     )]
     source: Vec<String>,
-    /// Only to these UDP ports [default: any]
+    /// Only to these UDP ports or ranges such as 5000-5010 [default: any]
     #[arg(long, value_name = "PORTS", env = "MCR_PORT", value_delimiter = ',')]
     port: Vec<String>,
+    /// IP protocols, by name or number, or any [default: udp]
+    #[arg(
+        long,
+        value_name = "PROTOCOLS",
+        env = "MCR_PROTOCOL",
+        value_delimiter = ','
+    )]
+    protocol: Vec<String>,
+    /// VLANs: untagged, any or 1 to 4094 [default: untagged]
+    #[arg(long, value_name = "VLANS", env = "MCR_VLAN", value_delimiter = ',')]
+    vlan: Vec<String>,
     /// TTL or hop limit of copies: keep, decrement or 1 to 255 [default: keep]
     #[arg(long, value_name = "TTL", env = "MCR_TTL")]
     ttl: Option<String>,
@@ -121,6 +133,13 @@ struct RelayArgs {
     /// Whether this host still sees the frames: keep or drop [default: keep]
     #[arg(long, value_name = "MODE", env = "MCR_LOCAL")]
     local: Option<String>,
+    /// How much is relayed at most, frames or bits a second: 100kpps, 400mbps [default: no limit]
+    #[arg(long, value_name = "RATE", env = "MCR_LIMIT")]
+    limit: Option<String>,
+    /// Whether frames are relayed too that this host sends out of the ingress links: true or
+    /// false [default: false]
+    #[arg(long, value_name = "BOOL", env = "MCR_HOST_FRAMES")]
+    host_frames: Option<String>,
     /// Whether the groups are joined on the ingress links: true or false [default: true]
     #[arg(long, value_name = "BOOL", env = "MCR_JOIN")]
     join: Option<String>,
@@ -234,9 +253,13 @@ impl RelayArgs {
             group: self.group,
             source: self.source,
             port: self.port,
+            protocol: self.protocol,
+            vlan: self.vlan,
             ttl: self.ttl,
             source_mac: self.source_mac,
             local: self.local,
+            limit: self.limit,
+            host_frames: self.host_frames,
             join: self.join,
         }
     }

@@ -26,8 +26,8 @@ relay should have made, those of other relays that match the same frames include
 --json prints the answer as it came, one line: version, and show with instance, pid, mcr, uptime (s),
 rule_file, relay_mac, datapath, and lists relays (name, state, waits_for, reasons, warnings, frames,
 bytes, expected), links (name, alternative_names, ifindex, state, reason, mac, mtu, relays, attached,
-ingress, egress), groups (group, link, sources, state, reason), routes (group, source, ports, vlan,
-ingress, relays, local, egresses: link, datapath), and counters (relays, ingress, egress, as
+ingress, egress), groups (group, link, version, sources, state, reason), routes (group, source,
+protocol, ports, vlan, ingress, from_host, relays, local, egresses: link, datapath), and counters (relays, ingress, egress, as
 `mcr run --stats` writes them). Fields may be added.
 
 Exit codes: 0; 64 usage; 69 no running instance; 71 operating system; 77 permission.";

@@ -2,91 +2,95 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
     hash::Hash,
     net::IpAddr,
     num::NonZeroU16,
 };
 
-use mcr_common::table::MAX_EGRESSES;
+use ipnet::IpNet;
 
 use super::{
-    model::{DatapathChoice, Group, LinkSelector, Local, Relay, SourceMac, Ttl},
+    model::{
+        DatapathChoice, GroupMatch, Limit, LinkSelector, Local, MacPrefix, Match, PortRange, Relay,
+        SourceMac, Ttl, VlanEdit, VlanMatch,
+    },
     problem::{Kind, Problems},
-    well_known,
+    value::{Ethertype, Protocol, Sources},
 };
 
-/// The values of a field, each with where it stands: a span of a file or the name of a flag.
-#[derive(Clone, Debug)]
-pub(super) struct Values<W, T> {
-    /// Where the field is named; `None` if it isn't given.
-    pub(super) at: Option<W>,
-    /// The values that are right, each once.
-    pub(super) items: Vec<(W, T)>,
-    /// Whether none was wrong.
-    pub(super) complete: bool,
-}
+mod edits;
+mod frames;
+mod packets;
+mod values;
+mod ways;
 
-impl<W: Copy, T> Values<W, T> {
-    /// A field that isn't given.
-    pub(super) const fn absent() -> Self {
-        Self {
-            at: None,
-            items: Vec::new(),
-            complete: true,
-        }
-    }
-
-    /// The values of the field `name`, which stands at `at`. A value that comes twice is taken
-    /// once.
-    pub(super) fn new(
-        at: W,
-        items: Vec<(W, T)>,
-        complete: bool,
-        name: &str,
-        problems: &mut Problems<W>,
-    ) -> Self
-    where
-        T: Ord + fmt::Display,
-    {
-        let mut seen = BTreeSet::new();
-        let mut again = Vec::new();
-        for (index, (at, item)) in items.iter().enumerate() {
-            if !seen.insert(item) {
-                again.push(index);
-                let message = format!("`{item}` is listed twice in `{name}`: once is enough");
-                problems.add(*at, Kind::DuplicateValue, message);
-            }
-        }
-        let mut again = again.into_iter().peekable();
-        let mut index = 0..;
-        let mut items = items;
-        items.retain(|_| {
-            again
-                .next_if(|again| Some(*again) == index.next())
-                .is_none()
-        });
-        Self {
-            at: Some(at),
-            items,
-            complete,
-        }
-    }
-
-    fn values<C: FromIterator<T>>(self) -> C {
-        self.items.into_iter().map(|(_, item)| item).collect()
-    }
-}
+pub(super) use self::values::Values;
+use self::ways::Links;
 
 /// Which links a relay joins.
 #[derive(Debug)]
 pub(super) enum Ways<W> {
     /// From each of the first to each of the second.
-    FromTo(Values<W, LinkSelector>, Values<W, LinkSelector>),
+    FromTo(Values<W, LinkSelector>, Values<W, WayDraft<W>>),
     /// From each to every other.
-    Between(Values<W, LinkSelector>),
+    Between(Values<W, WayDraft<W>>),
     /// They are missing, or contradict each other; this has been reported.
     Unclear,
+}
+
+impl<W> Ways<W> {
+    /// The ways out.
+    fn out(&self) -> &[(W, WayDraft<W>)] {
+        match self {
+            Self::FromTo(_, ways) | Self::Between(ways) => &ways.items,
+            Self::Unclear => &[],
+        }
+    }
+}
+
+/// A way out: a link, and the edits that are named with it.
+#[derive(Clone, Debug)]
+pub(super) struct WayDraft<W> {
+    pub(super) link: LinkSelector,
+    pub(super) edits: EditsDraft<W>,
+}
+
+/// The edits that are named with a link, each with where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct EditsDraft<W> {
+    pub(super) ttl: Option<(W, Ttl)>,
+    pub(super) source_mac: Option<(W, SourceMac)>,
+    pub(super) dscp: Option<(W, u8)>,
+    pub(super) vlan: Option<(W, VlanEdit)>,
+    pub(super) group: Option<(W, IpNet)>,
+    pub(super) port: Option<(W, NonZeroU16)>,
+    pub(super) source: Option<(W, IpAddr)>,
+    pub(super) unicast: Option<(W, IpAddr)>,
+    pub(super) gateway: Option<(W, IpAddr)>,
+}
+
+impl<W> EditsDraft<W> {
+    /// No edits.
+    pub(super) const fn none() -> Self {
+        Self {
+            ttl: None,
+            source_mac: None,
+            dscp: None,
+            vlan: None,
+            group: None,
+            port: None,
+            source: None,
+            unicast: None,
+            gateway: None,
+        }
+    }
+}
+
+/// The value of `frames`.
+#[derive(Debug)]
+pub(super) struct FramesDraft<W> {
+    pub(super) macs: Values<W, MacPrefix>,
+    pub(super) ethertypes: Values<W, Ethertype>,
 }
 
 /// A relay whose values are right one by one.
@@ -96,30 +100,38 @@ pub(super) struct Draft<W> {
     pub(super) at: W,
     pub(super) name: Option<String>,
     pub(super) ways: Ways<W>,
-    pub(super) groups: Values<W, Group>,
-    pub(super) sources: Values<W, IpAddr>,
-    pub(super) ports: Values<W, NonZeroU16>,
+    pub(super) groups: Values<W, GroupMatch>,
+    pub(super) sources: Values<W, Sources>,
+    pub(super) ports: Values<W, PortRange>,
+    pub(super) protocols: Values<W, Protocol>,
+    pub(super) frames: Option<FramesDraft<W>>,
+    pub(super) vlans: Values<W, VlanMatch>,
     pub(super) ttl: Option<(W, Ttl)>,
     pub(super) source_mac: Option<(W, SourceMac)>,
     pub(super) local: Option<(W, Local)>,
+    pub(super) limit: Option<(W, Limit)>,
+    pub(super) host_frames: Option<(W, bool)>,
     pub(super) join: Option<(W, bool)>,
 }
 
 impl<W: Copy> Draft<W> {
-    /// The relay, or nothing if an error was found here or before.
+    /// The relay, which is only good if no error was found here or before.
     pub(super) fn check(
-        self,
+        mut self,
         datapath: Option<DatapathChoice>,
         problems: &mut Problems<W>,
     ) -> Option<Relay> {
-        self.check_links(problems);
-        self.check_families(problems);
-        self.check_groups(problems);
-        for (at, port) in &self.ports.items {
-            if let Some(doubt) = well_known::dhcp(*port) {
-                problems.add(*at, Kind::DhcpPort, doubt);
-            }
+        let edits = (self.ttl.map(|(_, t)| t), self.source_mac.map(|(_, m)| m));
+        let links = Links::new(&self.ways, edits, problems);
+        if let Some(links) = &links {
+            links.check(self.at, problems);
         }
+        self.check_frames(problems);
+        if self.frames.is_none() {
+            self.check_packets(problems);
+        }
+        self.check_vlans(problems);
+        self.check_edits(problems);
         if let (Some(DatapathChoice::AfPacket), Some((at, Local::Drop))) = (datapath, self.local) {
             problems.add(
                 at,
@@ -128,151 +140,39 @@ impl<W: Copy> Draft<W> {
                  can't keep a frame from the host, use `datapath: tc`",
             );
         }
-        let name = self.name?;
-        let (from, to) = match self.ways {
-            Ways::FromTo(from, to) => (from.values::<Vec<_>>(), to.values()),
-            Ways::Between(links) => (links.clone().values(), links.values()),
-            Ways::Unclear => return None,
-        };
+        let name = self.name.take()?;
+        let (from, to) = links?.into_model();
+        let mut vlans: BTreeSet<_> = self.vlans.items.iter().map(|(_, vlan)| *vlan).collect();
+        if vlans.is_empty() {
+            vlans.insert(VlanMatch::Untagged);
+        }
         Some(Relay {
             name,
             place: None,
             from,
             to,
-            groups: self.groups.values(),
-            sources: self.sources.values(),
-            ports: self.ports.values(),
-            ttl: self.ttl.map(|(_, ttl)| ttl).unwrap_or_default(),
-            source_mac: self.source_mac.map(|(_, mac)| mac).unwrap_or_default(),
+            vlans,
             local: self.local.map(|(_, local)| local).unwrap_or_default(),
+            limit: self.limit.map(|(_, limit)| limit),
+            host_frames: self.host_frames.is_some_and(|(_, host)| host),
             join: self.join.is_none_or(|(_, join)| join),
+            matches: match self.frames.take() {
+                Some(frames) => Match::Frames(frames.into_model()),
+                None => Match::Packets(self.packets()),
+            },
         })
     }
 
-    fn check_links(&self, problems: &mut Problems<W>) {
-        let (from, to) = match &self.ways {
-            Ways::FromTo(from, to) => (from, to),
-            Ways::Between(links) => (links, links),
-            Ways::Unclear => return,
-        };
-        check_names(from, problems);
-        if let Ways::FromTo(..) = self.ways {
-            check_names(to, problems);
-        }
-        if let ([(_, link)], Ways::Between(_), true) = (&*from.items, &self.ways, from.complete) {
-            let message = format!(
-                "`{link}` is the only link: at least two links are wanted to relay between them"
-            );
-            let at = from.at.unwrap_or(self.at);
-            problems.add(at, Kind::BetweenOneLink, message);
-        } else if let ([(_, ingress)], [(at, egress)]) = (&*from.items, &*to.items)
-            && ingress == egress
-            && from.complete
-            && to.complete
-        {
-            let message = format!(
-                "this relay can send nowhere: `{egress}` is also the only link it takes frames \
-                 from, and a frame never goes back there; name another link"
-            );
-            problems.add(*at, Kind::NoWayOut, message);
-        }
-        // A frame's own ingress is never an egress of it.
-        let own = |(_, link): &(W, LinkSelector)| to.items.iter().any(|(_, egress)| egress == link);
-        let most =
-            to.items.len() - usize::from(from.items.iter().all(own) && !from.items.is_empty());
-        if most > MAX_EGRESSES
-            && let Some((at, _)) = to.items.get(MAX_EGRESSES)
-        {
-            let message = format!(
-                "{most} links to send to: a frame is copied to at most {MAX_EGRESSES}, join the \
-                 links in a bridge and name that"
-            );
-            problems.add(*at, Kind::TooManyEgresses, message);
-        }
-    }
-
-    fn check_families(&self, problems: &mut Problems<W>) {
-        if self.sources.items.is_empty() || self.groups.items.is_empty() {
-            return;
-        }
-        let has = |v4: bool| {
-            let source = self.sources.items.iter().any(|(_, s)| s.is_ipv4() == v4);
-            let group = |(_, g): &(W, Group)| g.address().is_ipv4() == v4;
-            (source, self.groups.items.iter().any(group))
-        };
-        let families = [has(false), has(true)];
-        let mut reported = false;
-        for (at, source) in self.sources.items.iter().filter(|_| self.groups.complete) {
-            if !families[usize::from(source.is_ipv4())].1 {
-                reported = true;
-                let message = format!(
-                    "the source `{source}` is {}, but no group of this relay is: remove it, or \
-                     add a group of its family",
-                    family(*source)
-                );
-                problems.add(*at, Kind::SourceWithoutGroup, message);
+    fn check_vlans(&self, problems: &mut Problems<W>) {
+        if let [_, _, ..] = self.vlans.items.as_slice() {
+            for (at, vlan) in &self.vlans.items {
+                if *vlan == VlanMatch::Any {
+                    let message = "`any` stands beside other VLANs: it takes every tag and none, \
+                                   so write it alone, or name all that are wanted";
+                    problems.add(*at, Kind::AnyAmongOthers, message);
+                }
             }
         }
-        if reported || !self.sources.complete {
-            return;
-        }
-        for (at, group) in &self.groups.items {
-            if !families[usize::from(group.address().is_ipv4())].0 {
-                let message = format!(
-                    "the group `{group}` is {}, but no source of this relay is, so that nothing \
-                     can match: add a source of its family, or make a relay of its own for it",
-                    family(group.address())
-                );
-                problems.add(*at, Kind::GroupWithoutSource, message);
-            }
-        }
-    }
-
-    fn check_groups(&self, problems: &mut Problems<W>) {
-        for (at, group) in &self.groups.items {
-            if let Some(doubt) = well_known::routing_protocol(*group) {
-                problems.add(*at, Kind::RoutingProtocol, doubt);
-            }
-            if self.sources.at.is_none() && well_known::source_specific(*group) {
-                let message = format!(
-                    "`{group}` is source-specific (SSM): a join without a source is ignored by \
-                     routers and switches, name the sources"
-                );
-                problems.add(*at, Kind::SsmWithoutSources, message);
-            }
-            if well_known::stays_on_host(*group) {
-                let message = format!(
-                    "`{group}` is of a scope that never leaves a host: no frame on a link goes to \
-                     it, use `ff02::…` or wider"
-                );
-                problems.add(*at, Kind::ScopeTooSmall, message);
-            }
-        }
-    }
-}
-
-fn family(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "IPv4" } else { "IPv6" }
-}
-
-/// Names a link can have, but that are more likely something else.
-fn check_names<W: Copy>(links: &Values<W, LinkSelector>, problems: &mut Problems<W>) {
-    for (at, LinkSelector::Name(name)) in &links.items {
-        let hint = match name.as_str().find(['@', '*', '?', ',', '[']) {
-            Some(at) if name.as_str()[at..].starts_with('@') && at > 0 => {
-                format!(
-                    "`ip link` shows a link's name before the `@`: `{}`",
-                    &name.as_str()[..at]
-                )
-            }
-            Some(at) if name.as_str()[at..].starts_with(',') => {
-                "several links are a list: `[br0, br1]`".to_owned()
-            }
-            Some(_) => "patterns are not in force in this version yet".to_owned(),
-            None => continue,
-        };
-        let message = format!("`{name}` is taken as the name of one link, but {hint}");
-        problems.add(*at, Kind::OddLinkName, message);
     }
 }
 
@@ -298,7 +198,7 @@ fn content(relay: &Relay) -> impl Hash + Eq + '_ {
     (
         relay.from.iter().collect::<BTreeSet<_>>(),
         relay.to.iter().collect::<BTreeSet<_>>(),
-        (&relay.groups, &relay.sources, &relay.ports),
-        (relay.ttl, relay.source_mac, relay.local, relay.join),
+        (&relay.matches, &relay.vlans, relay.limit),
+        (relay.local, relay.host_frames, relay.join),
     )
 }

@@ -163,7 +163,7 @@ impl<'n, 't> Fields<'n, 't> {
     }
 
     /// The values of a field that takes one or a list.
-    pub(super) fn values<T: Ord + std::fmt::Display>(
+    pub(super) fn values<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&Node<'_>, Span, &mut Problems<Span>) -> Option<T>,
@@ -185,7 +185,12 @@ impl<'n, 't> Fields<'n, 't> {
             items.extend(parse(node, key, problems).map(|item| (node.span, item)));
         }
         let complete = !nodes.is_empty() && items.len() == nodes.len();
-        Values::new(key, items, complete, name, problems)
+        Values {
+            at: Some(key),
+            name,
+            items,
+            complete,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     diagnostic::Span,
     draft,
     fields::{Fields, Schema},
-    model::{DatapathChoice, RuleFile},
+    model::{DatapathChoice, Limits, RuleFile},
     problem::{Kind, Problems},
     relay, value,
     yaml::{Node, Value},
@@ -14,8 +14,8 @@ use super::{
 
 const FILE: Schema = Schema {
     what: "a rule file",
-    fields: &["version", "datapath", "relays", "control"],
-    later: &[("limits", None), ("metrics", None), ("persist", None)],
+    fields: &["version", "datapath", "relays", "limits", "control"],
+    later: &[("metrics", None), ("persist", None)],
     elsewhere: &[(
         &[
             "name",
@@ -46,6 +46,13 @@ const CONTROL: Schema = Schema {
     elsewhere: &[],
 };
 
+const LIMITS: Schema = Schema {
+    what: "`limits`",
+    fields: &["routes", "links"],
+    later: &[],
+    elsewhere: &[],
+};
+
 /// The rules of the tree `root`. They are only good if `problems` has no error afterwards.
 pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<RuleFile> {
     let fields = FILE.read(root, problems)?;
@@ -59,6 +66,7 @@ pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<Rul
         (false, _) => Some(DatapathChoice::default()),
         (true, datapath) => datapath.map(|(_, datapath)| datapath),
     };
+    let limits = limits(&fields, problems);
     let control = control(&fields, problems);
     let mut relays = Vec::new();
     let mut names: HashMap<String, Span> = HashMap::new();
@@ -88,6 +96,7 @@ pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<Rul
     }
     Some(RuleFile {
         datapath: datapath?,
+        limits,
         control,
         relays: relays.into_iter().map(|(_, relay)| relay).collect(),
     })
@@ -103,6 +112,21 @@ fn control(fields: &Fields<'_, '_>, problems: &mut Problems<Span>) -> Option<Pat
     }
     let (_, path) = fields.value("socket", value::socket, problems)?;
     Some(path)
+}
+
+fn limits(fields: &Fields<'_, '_>, problems: &mut Problems<Span>) -> Limits {
+    let mut limits = Limits::default();
+    let given = fields.get("limits");
+    let Some(fields) = given.and_then(|(_, node)| LIMITS.read(node, problems)) else {
+        return limits;
+    };
+    if let Some((_, routes)) = fields.value("routes", value::routes, problems) {
+        limits.routes = routes;
+    }
+    if let Some((_, links)) = fields.value("links", value::links, problems) {
+        limits.links = links;
+    }
+    limits
 }
 
 fn relay_nodes<'n, 't>(

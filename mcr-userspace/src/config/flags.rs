@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     diagnostic::Severity,
-    draft::{Draft, Values, Ways},
+    draft::{Draft, EditsDraft, Values, WayDraft, Ways},
     model::{DatapathChoice, Relay},
     problem::{Kind, Problem, Problems},
     value,
@@ -26,12 +26,20 @@ pub struct RelayFlags {
     pub source: Vec<String>,
     /// `--port`.
     pub port: Vec<String>,
+    /// `--protocol`.
+    pub protocol: Vec<String>,
+    /// `--vlan`.
+    pub vlan: Vec<String>,
     /// `--ttl`.
     pub ttl: Option<String>,
     /// `--source-mac`.
     pub source_mac: Option<String>,
     /// `--local`.
     pub local: Option<String>,
+    /// `--limit`.
+    pub limit: Option<String>,
+    /// `--host-frames`.
+    pub host_frames: Option<String>,
     /// `--join`.
     pub join: Option<String>,
 }
@@ -100,9 +108,12 @@ impl RelayFlags {
             at: "--from",
             name: problems.take("--name", value::name(name)),
             ways: self.ways(problems),
-            groups: values("--group", &self.group, value::group, problems),
-            sources: values("--source", &self.source, value::source, problems),
-            ports: values("--port", &self.port, value::port, problems),
+            groups: distinct("--group", &self.group, value::group, problems),
+            sources: distinct("--source", &self.source, value::source, problems),
+            ports: distinct("--port", &self.port, value::port, problems),
+            protocols: distinct("--protocol", &self.protocol, value::protocol, problems),
+            frames: None,
+            vlans: distinct("--vlan", &self.vlan, value::vlan, problems),
             ttl: single("--ttl", self.ttl.as_ref(), value::ttl, problems),
             source_mac: single(
                 "--source-mac",
@@ -111,14 +122,27 @@ impl RelayFlags {
                 problems,
             ),
             local: single("--local", self.local.as_ref(), value::local, problems),
+            limit: single("--limit", self.limit.as_ref(), value::limit, problems),
+            host_frames: single(
+                "--host-frames",
+                self.host_frames.as_ref(),
+                value::boolean,
+                problems,
+            ),
             join: single("--join", self.join.as_ref(), value::boolean, problems),
         }
     }
 
     fn ways(&self, problems: &mut Problems<&'static str>) -> Ways<&'static str> {
-        let from = values("--from", &self.from, value::link, problems);
-        let to = values("--to", &self.to, value::link, problems);
-        let between = values("--between", &self.between, value::link, problems);
+        let way = |text: &str| {
+            Ok(WayDraft {
+                link: value::link(text)?,
+                edits: EditsDraft::none(),
+            })
+        };
+        let from = distinct("--from", &self.from, value::link, problems);
+        let to = values("--to", &self.to, way, problems);
+        let between = values("--between", &self.between, way, problems);
         let (flag, kind, message) = match (from.at, to.at, between.at) {
             (Some(_), Some(_), None) => return Ways::FromTo(from, to),
             (None, None, Some(_)) => return Ways::Between(between),
@@ -143,10 +167,19 @@ impl RelayFlags {
     }
 }
 
-fn values<T: Ord + fmt::Display>(
+fn distinct<T: Ord + fmt::Display>(
     flag: &'static str,
     texts: &[String],
     parse: fn(&str) -> Result<T, Problem>,
+    problems: &mut Problems<&'static str>,
+) -> Values<&'static str, T> {
+    values(flag, texts, parse, problems).distinct(problems)
+}
+
+fn values<T>(
+    flag: &'static str,
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<T, Problem>,
     problems: &mut Problems<&'static str>,
 ) -> Values<&'static str, T> {
     if texts.is_empty() {
@@ -156,8 +189,12 @@ fn values<T: Ord + fmt::Display>(
     for text in texts {
         items.extend(problems.take(flag, parse(text)).map(|item| (flag, item)));
     }
-    let complete = items.len() == texts.len();
-    Values::new(flag, items, complete, flag, problems)
+    Values {
+        at: Some(flag),
+        name: flag,
+        complete: items.len() == texts.len(),
+        items,
+    }
 }
 
 fn single<T>(

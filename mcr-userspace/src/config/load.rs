@@ -1,8 +1,9 @@
 //! From the path of a rule file to its model.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +27,9 @@ pub enum LoadError {
     /// It is a directory.
     #[error("{}: this is a directory, a rule file is wanted", .0.display())]
     Directory(PathBuf),
+    /// It is a pipe or device, which may keep a reader waiting.
+    #[error("{}: this is no regular file, only such a one can be read again", .0.display())]
+    NotRegular(PathBuf),
     /// It may not be read.
     #[error("{}: no permission to read the rule file", .0.display())]
     Permission(PathBuf),
@@ -47,7 +51,7 @@ impl LoadError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Missing(_) | Self::Directory(_) => 66,
+            Self::Missing(_) | Self::Directory(_) | Self::NotRegular(_) => 66,
             Self::Permission(_) => 77,
             Self::Io { .. } => 71,
             Self::Rules(_) => 78,
@@ -71,7 +75,32 @@ impl LoadError {
 ///
 /// Why it can't be used.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let bytes = read(path).map_err(|error| LoadError::io(path, error))?;
+    let file = File::open(path).map_err(|error| LoadError::io(path, error))?;
+    read(path, file)
+}
+
+/// As [`load`], for those who can't wait: the file must be a regular one.
+///
+/// # Errors
+///
+/// Why it can't be used.
+pub fn load_again(path: &Path) -> Result<Loaded, LoadError> {
+    let error = |error| LoadError::io(path, error);
+    // To open a pipe waits for its other end, unless told not to.
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path).map_err(error)?;
+    let kind = file.metadata().map_err(error)?.file_type();
+    // What a directory is, reading it tells.
+    if kind.is_file() || kind.is_dir() {
+        read(path, file)
+    } else {
+        Err(LoadError::NotRegular(path.to_owned()))
+    }
+}
+
+fn read(path: &Path, file: File) -> Result<Loaded, LoadError> {
+    let bytes = bytes(file).map_err(|error| LoadError::io(path, error))?;
     let file = path.display().to_string();
     let report = |diagnostics| Report::new(&file, &String::from_utf8_lossy(&bytes), diagnostics);
     match parse_bytes(&bytes) {
@@ -84,11 +113,9 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 }
 
 /// The bytes of a file; of one too large (or without an end) one more than is parsed.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn bytes(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(LARGEST_FILE as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -2,13 +2,14 @@
 
 use super::{
     diagnostic::Span,
-    draft::{Draft, Values, Ways},
+    draft::{Draft, FramesDraft, Values},
     fields::{Fields, Schema, scalar},
-    model::LinkSelector,
-    problem::{Kind, Problem, Problems},
+    problem::{Problem, Problems},
     value,
-    yaml::{Node, Value},
+    yaml::Node,
 };
+
+mod links;
 
 const RELAY: Schema = Schema {
     what: "a relay",
@@ -21,14 +22,16 @@ const RELAY: Schema = Schema {
         "sources",
         "ports",
         "protocol",
+        "frames",
         "vlan",
         "ttl",
         "source_mac",
         "local",
+        "limit",
         "host_frames",
         "join",
     ],
-    later: &[("limit", None), ("frames", Some("groups"))],
+    later: &[],
     elsewhere: &[
         (
             &[
@@ -37,45 +40,22 @@ const RELAY: Schema = Schema {
             "it stands at the top of the file, not indented",
         ),
         (
-            &["dscp", "unicast"],
-            "it is an edit of one link in `to`, and not in force in this version yet",
+            &["dscp", "unicast", "gateway"],
+            "it is an edit of one link to send to, such as `to: {link: br0, dscp: 46}`",
+        ),
+        (
+            &["mac", "ethertype"],
+            "it belongs to `frames`, such as `frames: {ethertype: ptp}`",
         ),
         (&["link"], "links stand in `from`, `to` or `between`"),
     ],
 };
 
-/// A link in `from` or `between`.
-const INGRESS: Schema = Schema {
-    what: "a link",
-    fields: &["link"],
-    later: &[
-        ("docker", Some("link")),
-        ("container", Some("link")),
-        ("match", Some("link")),
-    ],
-    elsewhere: &[(
-        &["group", "port", "source", "ttl", "dscp", "vlan", "unicast"],
-        "edits stand with the links of `to`, and are not in force in this version yet",
-    )],
-};
-
-/// A link in `to`.
-const EGRESS: Schema = Schema {
-    what: "a link to send to",
-    fields: &["link"],
-    later: &[
-        ("docker", Some("link")),
-        ("container", Some("link")),
-        ("match", Some("link")),
-        ("group", None),
-        ("port", None),
-        ("source", None),
-        ("ttl", None),
-        ("dscp", None),
-        ("vlan", None),
-        ("unicast", None),
-    ],
-    elsewhere: &[],
+const FRAMES: Schema = Schema {
+    what: "`frames`",
+    fields: &["mac", "ethertype"],
+    later: &[],
+    elsewhere: &[(&["vlan"], "it is a field of the relay")],
 };
 
 /// The relay `node`, as far as its values are right, with where its name stands.
@@ -86,23 +66,25 @@ pub(super) fn read(node: &Node<'_>, problems: &mut Problems<Span>) -> Option<Dra
     if fields.get("name").is_none() {
         missing(&fields, at, "name", "`name: cameras`", problems);
     }
-    if fields.get("groups").is_none() {
-        missing(&fields, at, "groups", "`groups: 239.1.1.1`", problems);
+    if fields.get("groups").is_none() && fields.get("frames").is_none() {
+        let example = "`groups: 239.1.1.1` (or `frames: {ethertype: ptp}` for what is not IP)";
+        missing(&fields, at, "groups", example, problems);
     }
-    // In this version each takes a single value, which is the default.
-    fields.value("protocol", value::protocol, problems);
-    fields.value("vlan", value::vlan, problems);
-    fields.value("host_frames", value::host_frames, problems);
     Some(Draft {
         at,
         name: name.map(|(_, name)| name),
-        ways: ways(&fields, at, problems),
+        ways: links::ways(&fields, at, problems),
         groups: values(&fields, "groups", value::group, problems),
         sources: values(&fields, "sources", value::source, problems),
         ports: values(&fields, "ports", value::port, problems),
+        protocols: values(&fields, "protocol", value::protocol, problems),
+        frames: frames(&fields, problems),
+        vlans: values(&fields, "vlan", value::vlan, problems),
         ttl: fields.value("ttl", value::ttl, problems),
         source_mac: fields.value("source_mac", value::source_mac, problems),
         local: fields.value("local", value::local, problems),
+        limit: fields.value("limit", value::limit, problems),
+        host_frames: fields.value("host_frames", value::boolean, problems),
         join: fields.value("join", value::boolean, problems),
     })
 }
@@ -118,51 +100,23 @@ fn missing(
     fields.missing(name, at, message, problems);
 }
 
-fn ways(fields: &Fields<'_, '_>, at: Span, problems: &mut Problems<Span>) -> Ways<Span> {
-    let from = links(fields, "from", &INGRESS, problems);
-    let to = links(fields, "to", &EGRESS, problems);
-    let between = links(fields, "between", &INGRESS, problems);
-    match (from.at, to.at, between.at) {
-        (Some(_), Some(_), None) => return Ways::FromTo(from, to),
-        (None, None, Some(_)) => return Ways::Between(between),
-        (_, _, Some(between)) => problems.add(
-            between,
-            Kind::FromAndBetween,
-            "`between` stands for `from` and `to` alike: give either it or them",
-        ),
-        (Some(_), None, None) => missing(fields, at, "to", "`to: br0`", problems),
-        (None, Some(_), None) => missing(fields, at, "from", "`from: eth0`", problems),
-        (None, None, None) => missing(
-            fields,
-            at,
-            "from",
-            "`from: eth0` and `to: br0`, or `between: [br0, br1]`",
-            problems,
-        ),
-    }
-    Ways::Unclear
-}
-
-fn links(
-    fields: &Fields<'_, '_>,
-    name: &'static str,
-    schema: &Schema,
-    problems: &mut Problems<Span>,
-) -> Values<Span, LinkSelector> {
-    let link = |node: &Node<'_>, key: Span, problems: &mut Problems<Span>| {
-        if let Value::Mapping(_) = node.value {
-            let fields = schema.read(node, problems)?;
-            if fields.get("link").is_none() {
-                let message = format!("a link in `{name}` has no `link`: add `link: br0`");
-                fields.missing("link", node.span, message, problems);
-            }
-            let link = fields.value("link", value::link, problems)?;
-            return Some(link.1);
-        }
-        let (span, text) = scalar(name, key, node, problems)?;
-        problems.take(span, value::link(text))
+fn frames(fields: &Fields<'_, '_>, problems: &mut Problems<Span>) -> Option<FramesDraft<Span>> {
+    let (key, node) = fields.get("frames")?;
+    let Some(fields) = FRAMES.read(node, problems) else {
+        return Some(FramesDraft {
+            macs: Values::wrong(key),
+            ethertypes: Values::wrong(key),
+        });
     };
-    fields.values(name, link, problems)
+    if fields.get("mac").is_none() && fields.get("ethertype").is_none() {
+        let message = "`frames` says neither which `mac` nor which `ethertype`: add one of them, \
+                       such as `ethertype: ptp`";
+        fields.missing("mac", fields.span, message.to_owned(), problems);
+    }
+    Some(FramesDraft {
+        macs: values(&fields, "mac", value::mac, problems),
+        ethertypes: values(&fields, "ethertype", value::ethertype, problems),
+    })
 }
 
 fn values<T: Ord + std::fmt::Display>(
@@ -175,5 +129,5 @@ fn values<T: Ord + std::fmt::Display>(
         let (span, text) = scalar(name, key, node, problems)?;
         problems.take(span, parse(text))
     };
-    fields.values(name, value, problems)
+    fields.values(name, value, problems).distinct(problems)
 }

@@ -1,7 +1,7 @@
 //! The single values of a rule, each from its text. The rule file and the flags of `mcr run`
 //! share them.
 
-use std::{num::NonZeroU16, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{
     model::{DatapathChoice, LinkName, LinkSelector, Local, SourceMac, Ttl},
@@ -10,8 +10,22 @@ use super::{
 use crate::control::place::socket_path;
 
 mod address;
+mod dscp;
+mod frames;
+mod limit;
+mod port;
+mod protocol;
+mod vlan;
 
-pub use self::address::{group, source};
+pub use self::{
+    address::{Sources, gateway, group, new_group, new_source, source, unicast},
+    dscp::dscp,
+    frames::{Ethertype, ethertype, mac},
+    limit::{limit, links, routes},
+    port::{new_port, port},
+    protocol::{Protocol, UDP, protocol},
+    vlan::{new_vlan, vlan},
+};
 
 /// The longest name of a relay, in characters: what fits in a column of `mcr show`.
 pub const LONGEST_NAME: usize = 64;
@@ -129,57 +143,6 @@ pub fn boolean(text: &str) -> Result<bool, Problem> {
     Err(Problem::new(Kind::NotABoolean, message))
 }
 
-/// Whether frames are relayed that this host sends itself: not yet.
-///
-/// # Errors
-///
-/// [`Kind::NotABoolean`], or [`Kind::NotInForce`] for `true`.
-pub fn host_frames(text: &str) -> Result<(), Problem> {
-    if boolean(text)? {
-        return Err(Problem::not_in_force("`host_frames: true`"));
-    }
-    Ok(())
-}
-
-/// The IP protocol, which can only be UDP yet.
-///
-/// # Errors
-///
-/// [`Kind::Protocol`], or [`Kind::NotInForce`] for others.
-pub fn protocol(text: &str) -> Result<(), Problem> {
-    if matches!(text, "udp" | "17") {
-        return Ok(());
-    }
-    let name = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let is_protocol = match number(text) {
-        Some(value) => value <= 255,
-        None => (1..=20).contains(&text.len()) && text.chars().all(name),
-    };
-    if is_protocol && !text.eq_ignore_ascii_case("udp") {
-        return Err(Problem::not_in_force(&format!("protocol {}", quote(text))));
-    }
-    let message = format!("{} is no IP protocol: `udp` is right", quote(text));
-    Err(Problem::new(Kind::Protocol, message))
-}
-
-/// The VLAN, which can only be none yet.
-///
-/// # Errors
-///
-/// [`Kind::Vlan`], or [`Kind::NotInForce`] for others.
-pub fn vlan(text: &str) -> Result<(), Problem> {
-    match (text, number(text)) {
-        ("untagged", _) => Ok(()),
-        ("any", _) | (_, Some(1..=4094)) => {
-            Err(Problem::not_in_force(&format!("VLAN {}", quote(text))))
-        }
-        _ => {
-            let message = format!("{} is no VLAN: `untagged` is right", quote(text));
-            Err(Problem::new(Kind::Vlan, message))
-        }
-    }
-}
-
 /// The name of a relay: letters and digits of ASCII, `-`, `_` and `.`, beginning with a letter
 /// or digit, so that it can be an argument, a label and a column.
 ///
@@ -242,62 +205,6 @@ pub fn link(text: &str) -> Result<LinkSelector, Problem> {
     };
     let message = format!("no link can have the name {}{hint}", quote(text));
     Err(Problem::new(Kind::LinkCharacters, message))
-}
-
-/// A UDP port.
-///
-/// # Errors
-///
-/// [`Kind::NotAPort`], [`Kind::PortZero`], [`Kind::PortTooLarge`], [`Kind::EmptyRange`], or
-/// [`Kind::NotInForce`] for a range of more than one port.
-pub fn port(text: &str) -> Result<NonZeroU16, Problem> {
-    if number(text).is_some() {
-        return single_port(text, text);
-    }
-    if let Some((first, last)) = text.split_once('-')
-        && number(first.trim()).is_some()
-        && number(last.trim()).is_some()
-    {
-        let first = single_port(first.trim(), text)?;
-        let last = single_port(last.trim(), text)?;
-        return match first.cmp(&last) {
-            std::cmp::Ordering::Equal => Ok(first),
-            std::cmp::Ordering::Less => Err(Problem::not_in_force(&format!(
-                "the range of ports {}",
-                quote(text)
-            ))),
-            std::cmp::Ordering::Greater => {
-                let message = format!(
-                    "the range of ports {} is empty: `{last}-{first}` would be right",
-                    quote(text)
-                );
-                Err(Problem::new(Kind::EmptyRange, message))
-            }
-        };
-    }
-    let hint = match text.split_once('/') {
-        Some((port, _)) if number(port).is_some() => {
-            format!("write `{port}`, the protocol is a field of its own")
-        }
-        _ if text.contains([',', ' ']) => "a list is `[5000, 5001]`".to_owned(),
-        _ => "a number from 1 to 65535 is right".to_owned(),
-    };
-    let message = format!("{} is no port: {hint}", quote(text));
-    Err(Problem::new(Kind::NotAPort, message))
-}
-
-fn single_port(digits: &str, text: &str) -> Result<NonZeroU16, Problem> {
-    let Ok(port) = digits.parse::<u16>() else {
-        let message = format!("port {} is too large: 1 to 65535 is right", quote(text));
-        return Err(Problem::new(Kind::PortTooLarge, message));
-    };
-    NonZeroU16::new(port).ok_or_else(|| {
-        let message = format!(
-            "{} names port 0, which nothing is sent to: 1 to 65535 is right, any port if left out",
-            quote(text)
-        );
-        Problem::new(Kind::PortZero, message)
-    })
 }
 
 /// A number without a sign or leading zeros; one too large to hold is as large as can be.

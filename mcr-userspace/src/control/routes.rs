@@ -1,9 +1,18 @@
 //! The table in force, as people read it. This file alone knows how the table is made.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::view::{EgressView, RouteView};
-use crate::plan::Table;
+use mcr_common::table::{OTHER_VLANS, Selector, Slot, Target, Way};
+
+use super::{
+    carried::carried,
+    format::mac,
+    view::{EgressView, RouteView, Word},
+};
+use crate::plan::{
+    Table,
+    table::{FrameRoute, Place},
+};
 
 /// Interface indexes of the links whose frames the datapath takes in.
 #[must_use]
@@ -11,7 +20,7 @@ pub fn ingresses(table: &Table) -> BTreeSet<u32> {
     table.links.keys().copied().collect()
 }
 
-/// What frames are looked up in, by ingress link and group. `name` gives the name of the link with
+/// What becomes of frames, by ingress link, VLAN and group. `name` gives the name of the link with
 /// an interface index, and `datapath` is who makes the copies.
 #[must_use]
 pub fn routes(
@@ -19,65 +28,186 @@ pub fn routes(
     name: impl Fn(u32) -> String,
     datapath: &'static str,
 ) -> Vec<RouteView> {
-    let route = |ingress, group: IpAddr, source: IpAddr, port: u16, slot: &u32| RouteView {
-        group: group.to_string(),
-        source: (!source.is_unspecified()).then(|| source.to_string()),
-        ports: (port != 0).then(|| port.to_string()),
-        // No relay takes tagged frames.
-        vlan: "untagged".into(),
-        ingress: name(ingress),
-        relays: relays(table, *slot),
-        local: local(table, *slot).into(),
-        egresses: egresses(table, *slot, &name, datapath),
+    let mut walk = Walk {
+        table,
+        name: &name,
+        datapath,
+        routes: Vec::new(),
     };
-    let v4 = table.routes4.iter().map(|(key, slot)| {
-        let (group, source) = (key.group().into(), key.source().into());
-        (
-            (key.ingress(), group),
-            route(key.ingress(), group, source, key.port(), slot),
-        )
-    });
-    let v6 = table.routes6.iter().map(|(key, slot)| {
-        let (group, source) = (key.group().into(), key.source().into());
-        (
-            (key.ingress(), group),
-            route(key.ingress(), group, source, key.port(), slot),
-        )
-    });
-    let mut all: Vec<((u32, IpAddr), RouteView)> = v4.chain(v6).collect();
-    all.sort_by_key(|(key, _)| *key);
-    all.into_iter().map(|(_, route)| route).collect()
+    let mut places: Vec<(&Place, u32)> = table.places.iter().map(|(id, at)| (at, *id)).collect();
+    places.sort_unstable();
+    let mut groups: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+    for (route, target) in &table.groups {
+        let here = groups.entry(route.node).or_default();
+        here.push((route.prefix, *target));
+    }
+    let mut frames: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+    for (route, target) in &table.frames {
+        let here = frames.entry(route.key.node()).or_default();
+        here.push((route, *target));
+    }
+    for (place, node) in places {
+        for (prefix, target) in groups.get(&node).into_iter().flatten() {
+            walk.group(place, &single(prefix), *target);
+        }
+        for (route, target) in frames.get(&node).into_iter().flatten() {
+            walk.frames(place, route, *target);
+        }
+    }
+    walk.routes
 }
 
-fn relays(table: &Table, slot: u32) -> Vec<String> {
-    let owner = table.owners.get(&slot);
-    owner.map(|owner| owner.relays.clone()).unwrap_or_default()
-}
-
-fn local(table: &Table, slot: u32) -> &'static str {
-    match table.slots.get(&slot) {
-        Some(slot) if slot.drop_local != 0 => "drop",
-        _ => "keep",
+/// A prefix; an address if it is one.
+fn single(prefix: &ipnet::IpNet) -> String {
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        prefix.addr().to_string()
+    } else {
+        prefix.to_string()
     }
 }
 
-/// The ways out of a slot; the empty set is not among the sets of the table.
-fn egresses(
-    table: &Table,
-    slot: u32,
-    name: &impl Fn(u32) -> String,
+/// A walk through the decision trees of a table.
+struct Walk<'a> {
+    table: &'a Table,
+    name: &'a dyn Fn(u32) -> String,
     datapath: &'static str,
-) -> Vec<EgressView> {
-    let slot = table.slots.get(&slot);
-    let Some(set) = slot.and_then(|slot| table.sets.get(&slot.set)) else {
-        return Vec::new();
-    };
-    let members = set.members.iter().take(set.len as usize);
-    let egresses = members.filter_map(|id| table.egresses.get(id));
-    egresses
-        .map(|egress| EgressView {
-            link: name(egress.ifindex()),
-            datapath: datapath.into(),
-        })
-        .collect()
+    routes: Vec<RouteView>,
+}
+
+impl Walk<'_> {
+    fn group(&mut self, place: &Place, group: &str, target: Target) {
+        let Way::Source(id) = target.way() else {
+            self.below_source(place, group, None, target);
+            return;
+        };
+        let Some(sources) = self.table.sources.get(&id) else {
+            return;
+        };
+        for (source, target) in &sources.named {
+            self.below_source(place, group, Some(&single(source)), *target);
+        }
+        self.below_source(place, group, None, sources.otherwise);
+    }
+
+    /// A route for each slot that packets from these sources can get to.
+    fn below_source(&mut self, place: &Place, group: &str, source: Option<&str>, target: Target) {
+        let mut ranges: BTreeMap<u32, Vec<(Selector, Selector)>> = BTreeMap::new();
+        match target.way() {
+            Way::Slot(slot) => {
+                self.add(place, group, source, ("any".into(), None), slot);
+                return;
+            }
+            Way::Udp(slot) => {
+                self.add(place, group, source, ("udp".into(), None), slot);
+                return;
+            }
+            _ => self.ranges(target, Selector::FIRST, Selector::LAST, &mut ranges),
+        }
+        for (slot, ranges) in ranges {
+            self.add(place, group, source, carried(&ranges), slot);
+        }
+    }
+
+    /// Notes which slots the selectors from `first` to `last` lead to.
+    fn ranges(
+        &self,
+        target: Target,
+        first: Selector,
+        last: Selector,
+        found: &mut BTreeMap<u32, Vec<(Selector, Selector)>>,
+    ) {
+        match target.way() {
+            Way::Slot(slot) => found.entry(slot).or_default().push((first, last)),
+            Way::Ports(id) => {
+                let Some(ports) = self.table.ports.get(&id) else {
+                    return;
+                };
+                let parts: Vec<(Selector, Target)> = ports.ranges().collect();
+                for (position, (start, target)) in parts.iter().enumerate() {
+                    let next = parts.get(position + 1).map(|(next, _)| *next);
+                    let end = next.and_then(Selector::previous).unwrap_or(last).min(last);
+                    let start = first.max(*start);
+                    if start <= end {
+                        self.ranges(*target, start, end, found);
+                    }
+                }
+            }
+            Way::Nowhere | Way::Udp(_) | Way::Source(_) => {}
+        }
+    }
+
+    fn frames(&mut self, place: &Place, route: &FrameRoute, target: Target) {
+        let Way::Slot(slot) = target.way() else {
+            return;
+        };
+        let group = match route.length {
+            48 => mac(route.key.mac()),
+            length => format!("{}/{length}", mac(route.key.mac())),
+        };
+        let ethertype = match route.key.ethertype() {
+            0 => "any ethertype".to_owned(),
+            number => format!("ethertype {number:#06x}"),
+        };
+        self.add(place, &group, None, (ethertype.into(), None), slot);
+    }
+
+    fn add(
+        &mut self,
+        place: &Place,
+        group: &str,
+        source: Option<&str>,
+        (protocol, ports): (Word, Option<String>),
+        id: u32,
+    ) {
+        let mut relays = BTreeSet::new();
+        if let Some(owner) = self.table.owners.get(&id) {
+            relays.extend(owner.relays.iter().chain(&owner.undecided).cloned());
+        }
+        let slot = self.within_limits(id);
+        let drops = slot.is_some_and(|slot| slot.drop_local != 0);
+        self.routes.push(RouteView {
+            group: group.to_owned(),
+            source: source.map(str::to_owned),
+            protocol,
+            ports,
+            vlan: match place.vlan {
+                0 => "untagged".into(),
+                OTHER_VLANS => "other".into(),
+                id => id.to_string().into(),
+            },
+            ingress: (self.name)(place.ingress),
+            from_host: place.from_host,
+            relays: relays.into_iter().collect(),
+            local: if drops { "drop" } else { "keep" }.into(),
+            egresses: self.egresses(slot),
+        });
+    }
+
+    /// The slot of frames of which every relay takes its part.
+    fn within_limits(&self, id: u32) -> Option<Slot> {
+        let mut slot = *self.table.slots.get(&id)?;
+        // Each bucket is asked once, so there are no more steps than slots.
+        for _ in 0..self.table.slots.len() {
+            if slot.limit == 0 {
+                break;
+            }
+            slot = *self.table.slots.get(&slot.within)?;
+        }
+        Some(slot)
+    }
+
+    /// The ways out of a slot; the empty set is not among the sets of the table.
+    fn egresses(&self, slot: Option<Slot>) -> Vec<EgressView> {
+        let Some(set) = slot.and_then(|slot| self.table.sets.get(&slot.set)) else {
+            return Vec::new();
+        };
+        let members = set.members.iter().take(set.len as usize);
+        let egresses = members.filter_map(|id| self.table.egresses.get(id));
+        egresses
+            .map(|egress| EgressView {
+                link: (self.name)(egress.ifindex()),
+                datapath: self.datapath.into(),
+            })
+            .collect()
+    }
 }

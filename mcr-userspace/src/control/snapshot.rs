@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub datapath: &'static str,
     /// The memberships wanted; those that could not be had with why.
     pub joins: BTreeMap<Join, Option<String>>,
+    /// The protocol by which groups are joined, by link and whether they are of IPv4.
+    pub versions: BTreeMap<(u32, bool), &'static str>,
     /// What was counted, or why that can't be read.
     pub report: Result<Report, String>,
 }
@@ -171,7 +173,11 @@ impl Snapshot {
         let unusable = why_unusable(&self.world, &link.name, index, link);
         let (state, reason) = match unusable {
             Some(sentence) => (LinkCondition::Unusable, Some(sentence)),
-            None if link.up => (LinkCondition::Up, None),
+            None if link.up && link.running => (LinkCondition::Up, None),
+            None if link.up => {
+                let sentence = "it has no carrier: what is at its other end, or below it, is down";
+                (LinkCondition::Down, Some(sentence.to_owned()))
+            }
             None => {
                 let sentence = format!("it is down: ip link set {} up", link.name);
                 (LinkCondition::Down, Some(sentence))
@@ -194,19 +200,25 @@ impl Snapshot {
 
     /// Memberships that differ in their source alone are one.
     fn groups(&self) -> Vec<GroupView> {
-        type Key<'a> = (u32, IpAddr, Option<&'a str>);
+        type Key<'a> = (u32, Option<IpAddr>, Option<&'a str>);
         let mut groups: BTreeMap<Key<'_>, BTreeSet<Option<IpAddr>>> = BTreeMap::new();
         for (join, error) in &self.joins {
-            let key = (join.ifindex, join.group, error.as_deref());
-            groups.entry(key).or_default().insert(join.source);
+            let (group, source) = match join {
+                Join::Group { group, source, .. } => (Some(*group), *source),
+                Join::AllMulticast { .. } => (None, None),
+            };
+            let key = (join.ifindex(), group, error.as_deref());
+            groups.entry(key).or_default().insert(source);
         }
         let view = |((ifindex, group, error), sources): (Key<'_>, BTreeSet<Option<IpAddr>>)| {
             // Any source is more than those that are named beside it.
             let any = sources.contains(&None);
             let named = sources.into_iter().flatten().filter(|_| !any);
+            let version = group.and_then(|group| self.versions.get(&(ifindex, group.is_ipv4())));
             GroupView {
-                group: group.to_string(),
+                group: group.map_or("all".to_owned(), |group| group.to_string()),
                 link: self.name(ifindex),
+                version: version.map(|version| (*version).into()),
                 sources: named.map(|source| source.to_string()).collect(),
                 state: match error {
                     None => GroupCondition::Joined,

@@ -76,21 +76,25 @@ pub enum RelayCondition {
 /// What happens to the frames of a group, and of a source and ports where given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteView {
-    /// The group: an address or a prefix.
+    /// The group: an address or a prefix, of IP or, of frames that are not IP, of MAC addresses.
     pub group: String,
-    /// The source; none: any.
+    /// The sources: an address or a prefix; none: all that no other route of the group has.
     pub source: Option<String>,
-    /// The UDP destination port or ports; none: any.
+    /// `udp`, `any` (but control traffic), numbers of IP protocols, or an ethertype.
+    pub protocol: Word,
+    /// The UDP destination ports; none: any.
     pub ports: Option<String>,
-    /// The tag frames carry: `untagged`, `any` or a VLAN ID.
+    /// The tag frames carry: `untagged`, a VLAN ID, or `other` for those no other route has.
     pub vlan: Word,
     /// The link they arrive on.
     pub ingress: String,
+    /// Whether the host itself sends them there, instead.
+    pub from_host: bool,
     /// The relays that match.
     pub relays: Vec<String>,
     /// What happens to the frame on this host: `keep` or `drop`.
     pub local: Word,
-    /// Where copies go.
+    /// Where copies go, as far as no relay is over its limit.
     pub egresses: Vec<EgressView>,
 }
 
@@ -136,7 +140,7 @@ pub struct LinkView {
 pub enum LinkCondition {
     /// It is there and up.
     Up,
-    /// It is there, but was not brought up.
+    /// It is there, but was not brought up, or has no carrier.
     Down,
     /// It does not exist now.
     Missing,
@@ -147,10 +151,12 @@ pub enum LinkCondition {
 /// A group to be joined on a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupView {
-    /// The group.
+    /// The group; `all` for a link that takes in frames to any group.
     pub group: String,
     /// The link.
     pub link: String,
+    /// The protocol that is spoken, as IGMPv3; none where none says so.
+    pub version: Option<Word>,
     /// The sources joined for; empty: any.
     pub sources: Vec<String>,
     /// How it is.

@@ -11,7 +11,7 @@ use super::ledger::{Ledger, Report};
 use crate::{
     config::model::Relay,
     datapath::{ApplyError, Datapath, StepError},
-    links,
+    links::{self, neighbours},
     membership::joins::Joins,
     plan::{Join, Op, Plan, PlanError, RelayState, Table, World, diff, plan},
 };
@@ -46,6 +46,8 @@ pub struct Controller {
     joins: Joins,
     ledger: Ledger,
     states: Vec<RelayState>,
+    /// The neighbours that are wanted.
+    neighbours: BTreeSet<neighbours::Key>,
     /// The memberships that are wanted.
     wanted: BTreeSet<Join>,
     /// Joins that failed and why, so that each failure is reported once.
@@ -63,23 +65,46 @@ impl Controller {
             joins: Joins::default(),
             ledger: Ledger::default(),
             states: Vec::new(),
+            neighbours: BTreeSet::new(),
             wanted: BTreeSet::new(),
             failed: BTreeMap::new(),
         }
     }
 
-    /// The links are these now. Errors are logged: what can't be done now may be done after
-    /// the next change.
-    pub fn set_links(&mut self, links: links::Map) {
-        if links == self.world.links {
-            return;
+    /// The links are these now; nothing has happened to others than those `touched`. Errors are
+    /// logged: what can't be done now may be done after the next change.
+    pub fn set_links(&mut self, links: &links::Map, touched: &BTreeSet<u32>) {
+        let mut matters = false;
+        for index in touched {
+            let (before, after) = (self.world.links.get(index), links.get(index));
+            if before == after {
+                continue;
+            }
+            matters |= self.world.is_concerned(before, after);
+            // A link that changed may be attachable now.
+            self.world.refused.remove(index);
+            match after {
+                Some(link) => self.world.links.insert(*index, link.clone()),
+                None => self.world.links.remove(*index),
+            };
         }
-        // A link that changed may be attachable now.
-        self.world
-            .refused
-            .retain(|index, _| links.get(index) == self.world.links.get(index));
-        self.world.links = links;
-        self.settle_or_log();
+        if matters {
+            self.settle_or_log();
+        }
+    }
+
+    /// These neighbours are known now.
+    pub fn set_neighbours(&mut self, neighbours: &neighbours::Map) {
+        if *neighbours != self.world.neighbours {
+            self.world.neighbours.clone_from(neighbours);
+            self.settle_or_log();
+        }
+    }
+
+    /// The neighbours whose link-layer addresses are wanted.
+    #[must_use]
+    pub fn neighbours(&self) -> &BTreeSet<neighbours::Key> {
+        &self.neighbours
     }
 
     /// The relays are these now.
@@ -147,10 +172,10 @@ impl Controller {
     }
 
     fn follow(&mut self, plan: &Plan) {
-        let errors = self.joins.follow(&plan.joins);
+        let errors = self.joins.follow(&plan.joins, &self.world.links);
         for error in &errors {
             if !self.failed.contains_key(&error.join) {
-                let link = self.link_name(error.join.ifindex);
+                let link = self.link_name(error.join.ifindex());
                 tracing::warn!("{link}: {error}; frames are relayed as far as they arrive");
             }
         }
@@ -159,12 +184,26 @@ impl Controller {
             .map(|error| (error.join, error.source.to_string()))
             .collect();
         self.wanted.clone_from(&plan.joins);
+        self.neighbours.clone_from(&plan.neighbours);
+        let wanted = &self.neighbours;
+        self.world.neighbours.retain(|key, _| wanted.contains(key));
         let before = std::mem::replace(&mut self.states, plan.relays.clone());
         for state in &self.states {
             if !before.contains(state) {
                 report_state(state);
             }
         }
+    }
+
+    /// The memberships.
+    #[must_use]
+    pub fn joins(&self) -> &Joins {
+        &self.joins
+    }
+
+    /// The memberships, for [`Joins::due`] and [`Joins::advance`].
+    pub fn joins_mut(&mut self) -> &mut Joins {
+        &mut self.joins
     }
 
     /// A sign of life for the datapath.
@@ -263,15 +302,13 @@ fn report_state(state: &RelayState) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use mcr_common::table::SlotStats;
 
     use super::*;
     use crate::{
         config::{model::DatapathChoice, parse_bytes},
         datapath::{Counters, fake::Fake},
-        plan::{LinkKind, LinkState},
+        plan::{LinkKind, LinkMap, LinkState},
     };
 
     /// Every slot has relayed one frame, and from a certain step on everything fails.
@@ -315,7 +352,7 @@ mod tests {
         parsed.rules.relays
     }
 
-    fn links() -> BTreeMap<u32, LinkState> {
+    fn links() -> LinkMap {
         let link = |name: &str| LinkState {
             name: name.to_owned(),
             alternative_names: Vec::new(),
@@ -323,10 +360,13 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             up: true,
+            running: true,
             master: None,
             parent: None,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
         };
-        [(1, link("a")), (2, link("b"))].into()
+        LinkMap::from_iter([(1, link("a")), (2, link("b"))])
     }
 
     #[test]

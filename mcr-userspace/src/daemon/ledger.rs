@@ -71,9 +71,11 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Notes the names of links, before one of them is gone.
     pub(super) fn note_names(&mut self, world: &World) {
-        let names = world.links.iter();
-        self.names
-            .extend(names.map(|(index, link)| (*index, link.name.clone())));
+        for (index, link) in world.links.iter() {
+            if self.names.get(index) != Some(&link.name) {
+                self.names.insert(*index, link.name.clone());
+            }
+        }
     }
 
     /// Keeps the counters of everything in `old` that is not in `new`, and so ends.

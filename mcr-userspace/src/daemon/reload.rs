@@ -3,7 +3,7 @@
 use super::{Controller, Settings};
 use crate::{
     config::{
-        load::{LoadError, Loaded, load},
+        load::{LoadError, Loaded, load_again},
         report::Report,
     },
     control::protocol::{Complaint, Refusal, RefusalKind, Reloaded},
@@ -24,7 +24,7 @@ pub(super) fn reload(
         tracing::warn!("{message}");
         return Err(Refusal::new(RefusalKind::NoRuleFile, message));
     };
-    let Loaded { rules, warnings } = load(path).map_err(|error| {
+    let Loaded { rules, warnings } = load_again(path).map_err(|error| {
         tracing::error!("nothing has changed: {error}");
         refusal(&error)
     })?;
@@ -59,7 +59,9 @@ pub(super) fn reload(
 
 fn refusal(error: &LoadError) -> Refusal {
     let kind = match error {
-        LoadError::Missing(_) | LoadError::Directory(_) => RefusalKind::NoRuleFile,
+        LoadError::Missing(_) | LoadError::Directory(_) | LoadError::NotRegular(_) => {
+            RefusalKind::NoRuleFile
+        }
         LoadError::Permission(_) => RefusalKind::Permission,
         LoadError::Io { .. } => RefusalKind::System,
         LoadError::Rules(_) => RefusalKind::Rules,

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, io};
 use aya::{
     EbpfError, EbpfLoader,
     maps::MapError,
-    programs::{ProgramError, SchedClassifier},
+    programs::{ProgramError, SchedClassifier, TcAttachType},
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
@@ -23,15 +23,24 @@ use self::{
 use super::{Counters, Datapath, StepError};
 use crate::plan::{Op, Table};
 
-/// The name of the program that relays.
-const PROGRAM: &str = "mcr_tc";
+/// The program that relays what arrives.
+const ARRIVING: &str = "mcr_tc";
+/// The program that relays what the host itself sends.
+const LEAVING: &str = "mcr_tc_out";
 
 /// The program and the maps, loaded.
 pub struct Ebpf {
     object: aya::Ebpf,
     attacher: Attacher,
     maps: Maps,
-    attachments: BTreeMap<u32, Attachment>,
+    attachments: BTreeMap<u32, Attachments>,
+}
+
+/// The programs at one link.
+struct Attachments {
+    /// Held until the link is let go.
+    _arriving: Attachment,
+    leaving: Option<Attachment>,
 }
 
 /// Why the program could not be loaded.
@@ -64,9 +73,11 @@ impl Ebpf {
             .load(OBJECT)
             .map_err(|error| from_ebpf(&error))?;
         let maps = Maps::take(&mut object).map_err(|error| LoadError::Kernel(chain(&error)))?;
-        program(&mut object)
-            .and_then(SchedClassifier::load)
-            .map_err(|error| from_program(&error))?;
+        for name in [ARRIVING, LEAVING] {
+            program(&mut object, name)
+                .and_then(SchedClassifier::load)
+                .map_err(|error| from_program(&error))?;
+        }
         Ok(Self {
             object,
             attacher: Attacher::new(hook)?,
@@ -75,23 +86,49 @@ impl Ebpf {
         })
     }
 
-    /// Attaches to a link, unless that is done.
-    fn attach(&mut self, ifindex: u32) -> Result<(), StepError> {
-        if self.attachments.contains_key(&ifindex) {
-            return Ok(());
+    /// Attaches to a link what is not attached yet, and takes away what is not wanted.
+    fn attach(&mut self, ifindex: u32, host_frames: bool) -> Result<(), StepError> {
+        if !self.attachments.contains_key(&ifindex) {
+            let arriving = self.attach_program(ARRIVING, ifindex, TcAttachType::Ingress)?;
+            let attachments = Attachments {
+                _arriving: arriving,
+                leaving: None,
+            };
+            self.attachments.insert(ifindex, attachments);
         }
-        let program = program(&mut self.object).map_err(|error| {
+        let attached = self.attachments.get(&ifindex);
+        let leaving = match attached.map(|attached| attached.leaving.is_some()) {
+            Some(there) if there == host_frames => return Ok(()),
+            _ if host_frames => {
+                Some(self.attach_program(LEAVING, ifindex, TcAttachType::Egress)?)
+            }
+            _ => None,
+        };
+        if let Some(attachments) = self.attachments.get_mut(&ifindex) {
+            attachments.leaving = leaving;
+        }
+        Ok(())
+    }
+
+    fn attach_program(
+        &mut self,
+        name: &str,
+        ifindex: u32,
+        direction: TcAttachType,
+    ) -> Result<Attachment, StepError> {
+        let program = program(&mut self.object, name).map_err(|error| {
             StepError::system("find the program", std::io::Error::other(chain(&error)))
         })?;
-        let attachment = self.attacher.attach(program, ifindex)?;
-        self.attachments.insert(ifindex, attachment);
-        Ok(())
+        self.attacher.attach(program, ifindex, direction)
     }
 }
 
-/// The program that relays.
-fn program(object: &mut aya::Ebpf) -> Result<&mut SchedClassifier, ProgramError> {
-    match object.program_mut(PROGRAM) {
+/// The program of this name.
+fn program<'a>(
+    object: &'a mut aya::Ebpf,
+    name: &str,
+) -> Result<&'a mut SchedClassifier, ProgramError> {
+    match object.program_mut(name) {
         Some(program) => program.try_into(),
         None => Err(ProgramError::UnexpectedProgramType),
     }
@@ -114,13 +151,21 @@ impl Datapath for Ebpf {
                     self.maps.link_stats.reset(link.stats)?;
                 }
                 self.maps.links.put(change)?;
-                self.attach(ifindex).inspect_err(|_| {
-                    // The entry alone does nothing, so it does no harm if it stays.
-                    let _ = self.maps.links.remove(&ifindex);
-                })
+                self.attach(ifindex, link.host_frames != 0)
+                    .inspect_err(|_| {
+                        if change.old.is_none() {
+                            self.attachments.remove(&ifindex);
+                            // The entry alone does nothing, so it does no harm if it stays.
+                            let _ = self.maps.links.remove(&ifindex);
+                        }
+                    })
             }
-            Op::Route4(change) => self.maps.routes4.put(change),
-            Op::Route6(change) => self.maps.routes6.put(change),
+            Op::Vlan(change) => self.maps.vlans.put(change),
+            Op::Route(change) => self.maps.route(change),
+            Op::Frame(change) => self.maps.frame(change),
+            Op::Node(change) => self.maps.nodes.put(change),
+            Op::Ports(change) => self.maps.ports.put(change),
+            Op::Limit(change) => self.maps.limit(change),
             Op::Slot(change) => {
                 if change.old.is_none() {
                     self.maps.slot_stats.reset(change.key)?;
@@ -149,6 +194,9 @@ impl Datapath for Ebpf {
         for id in table.egresses.keys() {
             let stats = self.maps.egress_stats.sum(*id)?;
             counters.egresses.insert(*id, stats);
+        }
+        for id in table.limits.keys() {
+            counters.over.insert(*id, self.maps.bucket(*id)?.over);
         }
         Ok(counters)
     }

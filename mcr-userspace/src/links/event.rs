@@ -1,23 +1,32 @@
 //! What a netlink message says has happened.
 
 use rtnetlink::{
-    packet_core::{NetlinkMessage, NetlinkPayload},
+    packet_core::NetlinkPayload,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         link::{LinkAttribute, LinkMessage},
     },
 };
 
-use super::message;
+use super::{
+    addresses::{self, Address},
+    message,
+    subscription::Received,
+};
 use crate::plan::LinkState;
 
 /// Something that happened to interfaces.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// The interface with this index is new or has changed, and is this now.
+    /// The interface with this index is new or has changed, and is this now, with the addresses
+    /// it had.
     Is(u32, LinkState),
     /// The interface with this index is gone.
     Gone(u32),
+    /// The interface with this index has this address.
+    Has(u32, Address),
+    /// The interface with this index has this address no more.
+    HasNot(u32, Address),
     /// Events were lost: what is known may be wrong.
     Lost,
     /// Nothing that matters.
@@ -25,8 +34,22 @@ pub(super) enum Event {
 }
 
 impl Event {
+    /// The interface it happened to.
+    pub(super) fn index(&self) -> Option<u32> {
+        match self {
+            Self::Is(index, _)
+            | Self::Gone(index)
+            | Self::Has(index, _)
+            | Self::HasNot(index, _) => Some(*index),
+            Self::Lost | Self::Other => None,
+        }
+    }
+
     /// What a message says.
-    pub(super) fn read(message: &NetlinkMessage<RouteNetlinkMessage>) -> Self {
+    pub(super) fn read(received: &Received) -> Self {
+        let Received::Message(message) = received else {
+            return Self::Lost;
+        };
         match &message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link))
                 if of_link(link) && is_complete(link) =>
@@ -37,7 +60,13 @@ impl Event {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) if of_link(link) => {
                 Self::Gone(link.header.index)
             }
-            NetlinkPayload::Overrun(_) => Self::Lost,
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
+                addresses::read(address).map_or(Self::Other, |(i, address)| Self::Has(i, address))
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
+                addresses::read(address)
+                    .map_or(Self::Other, |(i, address)| Self::HasNot(i, address))
+            }
             _ => Self::Other,
         }
     }
@@ -58,7 +87,7 @@ fn is_complete(message: &LinkMessage) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_core::NetlinkHeader;
+    use rtnetlink::packet_core::{NetlinkHeader, NetlinkMessage};
 
     use super::*;
 
@@ -72,7 +101,8 @@ mod tests {
 
     fn read(message: RouteNetlinkMessage) -> Event {
         let payload = NetlinkPayload::InnerMessage(message);
-        Event::read(&NetlinkMessage::new(NetlinkHeader::default(), payload))
+        let message = NetlinkMessage::new(NetlinkHeader::default(), payload);
+        Event::read(&Received::Message(Box::new(message)))
     }
 
     fn whole() -> Vec<LinkAttribute> {

@@ -1,40 +1,36 @@
-//! The groups this host joins on the ingress links of relays.
+//! The groups joined on the ingress links of relays.
 //!
-//! A kernel socket holds about 20 groups, so there are as many sockets as it takes. They are
-//! bound to no port, so that no datagram is ever queued for them.
+//! This host's own IP stack joins nothing: it would take every frame of the groups up to UDP. Each
+//! link has a packet socket instead, by which mcr itself reports what it wants.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    time::Instant,
 };
 
-use nix::errno::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use fastrand::Rng;
 
-use super::kernel;
-use crate::plan::Join;
+use super::{
+    host::{Filter, Querier},
+    member::Member,
+    poll::Poll,
+    wire::{Family, Version},
+};
+use crate::plan::{Join, LinkState};
 
-/// Memberships of this host. They end when this value does.
+/// Memberships. They are left when this value ends.
 #[derive(Debug, Default)]
 pub struct Joins {
-    sockets: BTreeMap<usize, Member>,
-    held: BTreeMap<Join, usize>,
-    next: usize,
-}
-
-/// A socket and how many memberships it holds.
-#[derive(Debug)]
-struct Member {
-    socket: Socket,
-    v6: bool,
-    held: usize,
-    full: bool,
+    members: BTreeMap<u32, Member>,
+    poll: Poll,
+    random: Rng,
 }
 
 /// A membership that could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("can't join {}{} on link {}: {source}", .join.group, from(.join), .join.ifindex)]
+#[error("can't join {join}: {source}")]
 pub struct JoinError {
     /// Which one.
     pub join: Join,
@@ -42,122 +38,151 @@ pub struct JoinError {
     pub source: io::Error,
 }
 
-fn from(join: &Join) -> String {
-    join.source
-        .map(|source| format!(" from {source}"))
-        .unwrap_or_default()
+/// A group that is joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined<'a> {
+    /// Interface index of the link.
+    pub ifindex: u32,
+    /// The group.
+    pub group: IpAddr,
+    /// From whom it is wanted.
+    pub filter: &'a Filter,
+}
+
+/// How groups of a family are joined on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speech {
+    /// Interface index of the link.
+    pub ifindex: u32,
+    /// The address family.
+    pub family: Family,
+    /// The version spoken.
+    pub version: Version,
+    /// Who asked last.
+    pub querier: Option<Querier>,
 }
 
 impl Joins {
-    /// Joins and leaves until exactly the groups of `wanted` are joined, and returns what could
-    /// not be joined. That is tried again the next time.
-    pub fn follow(&mut self, wanted: &BTreeSet<Join>) -> Vec<JoinError> {
-        let held = self.held.keys();
-        let unwanted: Vec<Join> = held
-            .filter(|join| !wanted.contains(join))
-            .copied()
-            .collect();
-        for join in unwanted {
-            self.leave(&join);
+    /// Joins and leaves until exactly this is joined on the links that there are. What can't be
+    /// joined is returned, and tried again the next time.
+    pub fn follow(
+        &mut self,
+        wanted: &BTreeSet<Join>,
+        links: &BTreeMap<u32, LinkState>,
+    ) -> Vec<JoinError> {
+        let now = Instant::now();
+        let mut by_link: BTreeMap<u32, BTreeSet<Join>> = BTreeMap::new();
+        for join in wanted {
+            by_link.entry(join.ifindex()).or_default().insert(*join);
+        }
+        // What was joined on a link that is gone is gone with it.
+        self.members
+            .retain(|ifindex, member| links.contains_key(ifindex) && !member.is_lost());
+        for ifindex in self.members.keys() {
+            by_link.entry(*ifindex).or_default();
         }
         let mut errors = Vec::new();
-        for join in wanted {
-            if !self.held.contains_key(join)
-                && let Err(source) = self.join(join)
-            {
-                errors.push(JoinError {
-                    join: *join,
-                    source,
-                });
+        for (ifindex, wanted) in by_link {
+            let Some(link) = links.get(&ifindex) else {
+                continue;
+            };
+            match self.member(ifindex, link) {
+                Ok(member) => errors.extend(member.follow(&wanted, link, now)),
+                Err(error) => errors.extend(wanted.into_iter().map(|join| JoinError {
+                    join,
+                    source: copy(&error),
+                })),
             }
         }
+        self.report(now);
         errors
     }
 
-    /// How many memberships are held.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.held.len()
+    /// Sends what is due, and forgets links on which nothing is left to be said.
+    fn report(&mut self, now: Instant) {
+        for member in self.members.values_mut() {
+            member.advance(now, &mut self.random);
+        }
+        self.members.retain(|_, member| !member.is_idle());
     }
 
-    /// Whether none is held.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+    fn member(&mut self, ifindex: u32, link: &LinkState) -> io::Result<&mut Member> {
+        use std::collections::btree_map::Entry;
+        match self.members.entry(ifindex) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let member = Member::open(ifindex, link)?;
+                self.poll.add(&member, ifindex)?;
+                Ok(entry.insert(member))
+            }
+        }
     }
 
-    fn join(&mut self, join: &Join) -> io::Result<()> {
-        let v6 = join.group.is_ipv6();
-        let with_room = self
-            .sockets
-            .iter_mut()
-            .find(|(_, member)| member.v6 == v6 && !member.full);
-        if let Some((id, member)) = with_room {
-            match kernel::join(&member.socket, join) {
-                Err(error) if no_room(&error) && member.held > 0 => member.full = true,
-                result => {
-                    result?;
-                    member.held += 1;
-                    self.held.insert(*join, *id);
-                    return Ok(());
+    /// Waits until there is something to do. Nothing is lost if this future is dropped.
+    pub async fn due(&mut self) {
+        let next = self.members.values().filter_map(Member::next).min();
+        self.poll.wait(next).await;
+    }
+
+    /// Does what is due: hears, answers and repeats.
+    pub fn advance(&mut self) {
+        let now = Instant::now();
+        for ifindex in self.poll.take_ready() {
+            if let Some(member) = self.members.get_mut(&ifindex) {
+                member.receive(now, &mut self.random);
+                if member.is_lost() {
+                    self.poll.remove(member);
                 }
             }
         }
-        let socket = open(join.group)?;
-        kernel::join(&socket, join)?;
-        let member = Member {
-            socket,
-            v6,
-            held: 1,
-            full: false,
-        };
-        self.sockets.insert(self.next, member);
-        self.held.insert(*join, self.next);
-        self.next += 1;
-        Ok(())
+        self.report(now);
     }
 
-    fn leave(&mut self, join: &Join) {
-        let Some(id) = self.held.remove(join) else {
-            return;
-        };
-        let Some(member) = self.sockets.get_mut(&id) else {
-            return;
-        };
-        // The one thing that can go wrong is that the link is gone already. Then the kernel has
-        // forgotten a group, but the socket still holds the sources of one (`ip_mc_source` looks
-        // for the link first), and would refuse them if the link came back with its index. To
-        // leave the group works without the link.
-        if kernel::leave(&member.socket, join).is_err() && join.source.is_some() {
-            let group = Join {
-                source: None,
-                ..*join
-            };
-            let _ = kernel::leave(&member.socket, &group);
-        }
-        member.held -= 1;
-        member.full = false;
-        if member.held == 0 {
-            self.sockets.remove(&id);
+    /// The groups that are joined now.
+    pub fn groups(&self) -> impl Iterator<Item = Joined<'_>> {
+        self.members.iter().flat_map(|(ifindex, member)| {
+            let wanted = member.hosts().iter().flat_map(|host| host.wanted());
+            wanted.map(|(group, filter)| Joined {
+                ifindex: *ifindex,
+                group,
+                filter,
+            })
+        })
+    }
+
+    /// The links that receive frames of all groups.
+    pub fn all_multicast(&self) -> impl Iterator<Item = u32> {
+        let members = self.members.iter();
+        members
+            .filter(|(_, member)| member.has_all_multicast())
+            .map(|(ifindex, _)| *ifindex)
+    }
+
+    /// How groups are joined, for each link and address family.
+    pub fn speech(&self) -> impl Iterator<Item = Speech> {
+        self.members.iter().flat_map(|(ifindex, member)| {
+            member.hosts().iter().map(|host| Speech {
+                ifindex: *ifindex,
+                family: host.family(),
+                version: host.version(),
+                querier: host.querier(),
+            })
+        })
+    }
+}
+
+impl Drop for Joins {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        for member in self.members.values_mut() {
+            member.leave(now, &mut self.random);
         }
     }
 }
 
-/// Whether the error means that the socket has no room, so that another one may.
-fn no_room(error: &io::Error) -> bool {
-    let code = error.raw_os_error().map(Errno::from_raw);
-    // A socket that has a group from any source refuses one of its sources, and the other way
-    // round (RFC 3678 section 4.1.3).
-    matches!(
-        code,
-        Some(Errno::ENOBUFS | Errno::ENOMEM | Errno::EINVAL | Errno::EADDRINUSE)
-    )
-}
-
-fn open(group: IpAddr) -> io::Result<Socket> {
-    let domain = match group {
-        IpAddr::V4(_) => Domain::IPV4,
-        IpAddr::V6(_) => Domain::IPV6,
-    };
-    Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))
+fn copy(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::other(error.to_string()),
+    }
 }

@@ -1,26 +1,39 @@
 //! The steps from one table to another.
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt};
+use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
 
-use mcr_common::table::{Egress, EgressSet, Link, RouteKey4, RouteKey6, Slot};
+use mcr_common::table::{
+    Egress, EgressSet, Limit, Link, Node, Ports, Scope, Slot, Target, VlanKey, Way,
+};
 
-use super::Table;
+use super::{
+    Table,
+    table::{FrameRoute, Route, Sources},
+};
 
 /// A change of one entry of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// An ingress link: the entry, and with it the attachment.
     Link(Change<u32, Link>),
-    /// An IPv4 route.
-    Route4(Change<RouteKey4, u32>),
-    /// An IPv6 route.
-    Route6(Change<RouteKey6, u32>),
+    /// A scope of tagged frames, or of what the host itself sends.
+    Vlan(Change<VlanKey, Scope>),
+    /// Groups in a scope, or sources where they decide.
+    Route(Change<Route, Target>),
+    /// Frames that are not IP.
+    Frame(Change<FrameRoute, Target>),
+    /// A place where a source decides.
+    Node(Change<u32, Node>),
+    /// A place where protocol and port decide.
+    Ports(Box<Change<u32, Ports>>),
     /// A slot.
     Slot(Change<u32, Slot>),
+    /// What frames are worth to a bucket.
+    Limit(Change<u32, Limit>),
     /// An egress set.
     Set(Box<Change<u32, EgressSet>>),
     /// An egress.
-    Egress(Change<u32, Egress>),
+    Egress(Box<Change<u32, Egress>>),
 }
 
 /// What becomes of an entry. At least one of `old` and `new` is there.
@@ -50,11 +63,15 @@ impl Op {
     pub fn inverse(self) -> Self {
         match self {
             Self::Link(change) => Self::Link(change.inverse()),
-            Self::Route4(change) => Self::Route4(change.inverse()),
-            Self::Route6(change) => Self::Route6(change.inverse()),
+            Self::Vlan(change) => Self::Vlan(change.inverse()),
+            Self::Route(change) => Self::Route(change.inverse()),
+            Self::Frame(change) => Self::Frame(change.inverse()),
+            Self::Node(change) => Self::Node(change.inverse()),
+            Self::Ports(change) => Self::Ports(Box::new(change.inverse())),
             Self::Slot(change) => Self::Slot(change.inverse()),
+            Self::Limit(change) => Self::Limit(change.inverse()),
             Self::Set(change) => Self::Set(Box::new(change.inverse())),
-            Self::Egress(change) => Self::Egress(change.inverse()),
+            Self::Egress(change) => Self::Egress(Box::new(change.inverse())),
         }
     }
 }
@@ -70,9 +87,20 @@ impl fmt::Display for Op {
         }
         match self {
             Self::Link(c) => write!(f, "{} ingress link {}", verb(c), c.key),
-            Self::Route4(c) => write!(f, "{} route to {}", verb(c), c.key.group()),
-            Self::Route6(c) => write!(f, "{} route to {}", verb(c), c.key.group()),
+            Self::Vlan(c) => write!(f, "{} a VLAN of ingress link {}", verb(c), c.key.ingress()),
+            Self::Route(c) => write!(f, "{} route for {}", verb(c), c.key.prefix),
+            Self::Frame(c) => {
+                write!(
+                    f,
+                    "{} route for ethertype {:#06x}",
+                    verb(c),
+                    c.key.key.ethertype()
+                )
+            }
+            Self::Node(c) => write!(f, "{} sources {}", verb(c), c.key),
+            Self::Ports(c) => write!(f, "{} ports {}", verb(c), c.key),
             Self::Slot(c) => write!(f, "{} slot {}", verb(c), c.key),
+            Self::Limit(c) => write!(f, "{} limit {}", verb(c), c.key),
             Self::Set(c) => write!(f, "{} egress set {}", verb(c), c.key),
             Self::Egress(c) => write!(f, "{} egress {}", verb(c), c.key),
         }
@@ -83,65 +111,160 @@ impl fmt::Display for Op {
 /// rule.
 ///
 /// What is pointed to is there before what points to it, and goes after it. The datapath takes
-/// the most specific route it finds, so a narrow route comes before the wider ones that would
-/// hide less, and goes after them; a link knows of a kind of route for as long as there is one.
+/// the narrowest group it finds, so a narrow one comes before the wider ones that would hide
+/// less, and goes after them; a scope knows of a kind of group for as long as there is one.
 #[must_use]
 pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
-    let egresses = compare(&old.egresses, &new.egresses, Op::Egress);
+    let egresses = compare(&old.egresses, &new.egresses, |c| Op::Egress(Box::new(c)));
     let sets = compare(&old.sets, &new.sets, |c| Op::Set(Box::new(c)));
-    let slots = compare(&old.slots, &new.slots, Op::Slot);
-    let mut routes = compare(&old.routes4, &new.routes4, Op::Route4);
-    let routes6 = compare(&old.routes6, &new.routes6, Op::Route6);
-    routes.come.extend(routes6.come);
-    routes.go.extend(routes6.go);
-    routes.come.sort_by_key(|op| Reverse(specificity(op)));
-    routes.go.sort_by_key(specificity);
-    let both = both_kinds(&old.links, &new.links);
+    let limits = compare(&old.limits, &new.limits, Op::Limit);
+    // A slot that a limit leads to is there before the one that has the limit.
+    let mut slots = compare(&old.slots, &new.slots, Op::Slot);
+    slots.come.sort_by_key(|op| undecided(op, new));
+    slots.go.sort_by_key(|op| Reverse(undecided(op, old)));
+    let mut ports = compare(&old.ports, &new.ports, |c| Op::Ports(Box::new(c)));
+    ports.come.sort_by_key(|op| height(op, new));
+    ports.go.sort_by_key(|op| Reverse(height(op, old)));
+    let sources = compare_sources(&old.sources, &new.sources);
+    let mut groups = compare(&old.groups, &new.groups, Op::Route);
+    let frames = compare(&old.frames, &new.frames, Op::Frame);
+    groups.come.extend(frames.come);
+    groups.go.extend(frames.go);
+    groups.come.sort_by_key(|op| Reverse(specificity(op)));
+    groups.go.sort_by_key(specificity);
+
+    let both = both_branches(&old.links, &new.links, |new, old| Link {
+        untagged: new.untagged.with(old.untagged),
+        ..*new
+    });
     let links = compare(&old.links, &both, Op::Link);
-    let narrowed = compare(&both, &new.links, Op::Link);
-    let (attached, widened) = links.come.into_iter().partition(is_new);
+    let narrowed_links = compare(&both, &new.links, Op::Link);
+    let both = both_branches(&old.vlans, &new.vlans, |new, old| new.with(*old));
+    let vlans = compare(&old.vlans, &both, Op::Vlan);
+    let narrowed_vlans = compare(&both, &new.vlans, Op::Vlan);
+    let (attached, widened_links) = links.come.into_iter().partition(is_new);
+    let (opened, widened_vlans) = vlans.come.into_iter().partition(is_new);
     [
         egresses.come,
         sets.come,
+        limits.come,
         slots.come,
-        widened,
-        routes.come,
+        ports.come,
+        sources.come,
+        widened_links,
+        widened_vlans,
+        groups.come,
+        opened,
         attached,
         links.go,
-        routes.go,
-        narrowed.come,
+        vlans.go,
+        groups.go,
+        narrowed_vlans.come,
+        narrowed_links.come,
+        sources.go,
+        ports.go,
         slots.go,
+        limits.go,
         sets.go,
         egresses.go,
     ]
     .concat()
 }
 
-/// The new links, with the kinds of routes they had before beside those they will have.
-fn both_kinds(old: &BTreeMap<u32, Link>, new: &BTreeMap<u32, Link>) -> BTreeMap<u32, Link> {
-    let both = |(index, link): (&u32, &Link)| {
-        let before = old.get(index).unwrap_or(link);
-        let link = Link {
-            v4: link.v4.with(before.v4),
-            v6: link.v6.with(before.v6),
-            ..*link
-        };
-        (*index, link)
-    };
+/// The new entries, with the branches they had before beside those they will have.
+fn both_branches<K: Ord + Copy, V: Copy>(
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+    with: impl Fn(&V, &V) -> V,
+) -> BTreeMap<K, V> {
+    let both = |(key, entry): (&K, &V)| (*key, with(entry, old.get(key).unwrap_or(entry)));
     new.iter().map(both).collect()
 }
 
 fn is_new(op: &Op) -> bool {
-    matches!(op, Op::Link(Change { old: None, .. }))
+    matches!(
+        op,
+        Op::Link(Change { old: None, .. }) | Op::Vlan(Change { old: None, .. })
+    )
 }
 
-/// Later in this order: found earlier. Whether a route gives the source, and the port.
-fn specificity(op: &Op) -> (bool, bool) {
+/// Later in this order: found earlier.
+fn specificity(op: &Op) -> u8 {
     match op {
-        Op::Route4(c) => (!c.key.source().is_unspecified(), c.key.port() != 0),
-        Op::Route6(c) => (!c.key.source().is_unspecified(), c.key.port() != 0),
-        _ => (false, false),
+        Op::Route(c) => c.key.prefix.prefix_len(),
+        // One type is found before any type.
+        Op::Frame(c) => c.key.length + if c.key.key.ethertype() == 0 { 0 } else { 64 },
+        _ => 0,
     }
+}
+
+/// How many limits are still to be asked for frames that come to this slot.
+fn undecided(op: &Op, table: &Table) -> usize {
+    match op {
+        Op::Slot(c) => table.owners.get(&c.key).map_or(0, |o| o.undecided.len()),
+        _ => 0,
+    }
+}
+
+/// How many ranges of ports lie below these.
+fn height(op: &Op, table: &Table) -> usize {
+    fn below(id: u32, table: &Table) -> usize {
+        let ports = table.ports.get(&id);
+        let ways = ports.into_iter().flat_map(Ports::ways);
+        let heights = ways.map(|way| match way {
+            Way::Ports(id) => 1 + below(id, table),
+            _ => 0,
+        });
+        heights.max().unwrap_or(0)
+    }
+    match op {
+        Op::Ports(c) => below(c.key, table),
+        _ => 0,
+    }
+}
+
+/// A place where sources decide is never changed: its sources come before it and go after it.
+fn compare_sources(
+    old: &BTreeMap<u32, Arc<Sources>>,
+    new: &BTreeMap<u32, Arc<Sources>>,
+) -> Entries {
+    let mut entries = Entries {
+        come: Vec::new(),
+        go: Vec::new(),
+    };
+    for (id, sources) in new.iter().filter(|(id, _)| !old.contains_key(id)) {
+        let node = Change {
+            key: *id,
+            old: None,
+            new: Some(sources.node()),
+        };
+        entries.come.extend(named(*id, sources));
+        entries.come.push(Op::Node(node));
+    }
+    for (id, sources) in old.iter().filter(|(id, _)| !new.contains_key(id)) {
+        let node = Change {
+            key: *id,
+            old: Some(sources.node()),
+            new: None,
+        };
+        entries.go.push(Op::Node(node));
+        entries.go.extend(named(*id, sources).map(Op::inverse));
+    }
+    entries
+}
+
+/// The steps that add the sources of a place.
+fn named(node: u32, sources: &Sources) -> impl Iterator<Item = Op> + '_ {
+    sources.named.iter().map(move |(prefix, target)| {
+        Op::Route(Change {
+            key: Route {
+                node,
+                prefix: *prefix,
+            },
+            old: None,
+            new: Some(*target),
+        })
+    })
 }
 
 /// The changes of one table: what comes or changes, and what goes.

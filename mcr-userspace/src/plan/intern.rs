@@ -44,8 +44,14 @@ impl<T: Ord + Clone> Interner<T> {
         Ok(id)
     }
 
-    /// An id for a thing that had one, but may not keep it.
-    pub(super) fn fresh(&mut self) -> Result<u32, Full> {
+    /// The id of a thing that had one, but may not keep it.
+    pub(super) fn renewed(&mut self, thing: &T) -> Result<u32, Full> {
+        self.previous.remove(thing);
+        self.id(thing)
+    }
+
+    /// An id that is used neither now nor in the table in force.
+    fn fresh(&mut self) -> Result<u32, Full> {
         while self.taken.contains(&self.next) {
             self.next += 1;
         }
@@ -69,5 +75,8 @@ mod tests {
         assert_eq!(ids.id(&"newer").unwrap(), 4);
         assert_eq!(ids.id(&"new").unwrap(), 2);
         assert!(ids.id(&"one too many").is_err());
+        let mut ids = Interner::new(1, 5, [("changed", 1)]);
+        assert_eq!(ids.renewed(&"changed").unwrap(), 2);
+        assert_eq!(ids.id(&"changed").unwrap(), 2);
     }
 }

@@ -1,30 +1,22 @@
-//! From the world to the table.
+//! From the world to the plan.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
 };
 
-use mcr_common::{
-    classify::is_control,
-    table::{
-        EMPTY_SET, Egress, EgressSet, HopEdit, Kinds, Link, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
-        MAX_LINKS, MAX_ROUTES, MAX_SETS, MAX_SLOTS, RouteKey4, RouteKey6, Slot,
-    },
-};
+use mcr_common::table::MAX_EGRESSES;
 
 use super::{
-    intern::{Full, Interner},
-    redefine::keep_apart,
-    resolve::{Resolved, resolve, stacked},
+    join::{Join, join},
+    parts::Parts,
+    redefine::redefined,
+    resolve::{resolve, stacked},
     table::{Owner, Table},
+    tree::Tree,
+    wish::{Wishes, note, places},
     world::World,
 };
-use crate::config::model::{Local, Relay};
-
-/// The smallest MTU of a link with IPv6 (RFC 8200 section 5). Below it the kernel takes IPv6 away,
-/// and forgets what was joined.
-const IPV6_MTU: u32 = 1280;
 
 /// What is to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,19 +25,10 @@ pub struct Plan {
     pub table: Table,
     /// The groups to be joined.
     pub joins: BTreeSet<Join>,
+    /// The neighbours whose link-layer addresses are to be known: interface index, IP address.
+    pub neighbours: BTreeSet<(u32, IpAddr)>,
     /// How each relay is, in the order of [`World::relays`].
     pub relays: Vec<RelayState>,
-}
-
-/// Membership of a group on an ingress link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Join {
-    /// Interface index of the link.
-    pub ifindex: u32,
-    /// The group.
-    pub group: IpAddr,
-    /// The one source wanted; `None`: any.
-    pub source: Option<IpAddr>,
 }
 
 /// How a relay is.
@@ -70,27 +53,37 @@ pub struct RelayState {
 pub enum PlanError {
     /// Too many egresses for one frame.
     #[error(
-        "{count} egresses for {group}, wanted by {relays}: a frame is copied at most {MAX_EGRESSES} times"
+        "{count} egresses for the same frames, wanted by {relays}: a frame is copied at most \
+         {MAX_EGRESSES} times"
     )]
     FanOut {
         /// How many.
         count: usize,
-        /// For which group.
-        group: IpAddr,
         /// By which relays, separated by commas.
+        relays: String,
+    },
+    /// Too many limits for one frame.
+    #[error(
+        "the relays {relays} match the same frames, each with a `limit` of its own: at most {} \
+         can, give some of them other groups, or one limit together",
+        mcr_common::table::MAX_LIMITS
+    )]
+    Limits {
+        /// The relays, separated by commas.
         relays: String,
     },
     /// A table is too small.
     #[error(
-        "the relays make more than {limit} {what}, with {relay}: use fewer groups, sources, ports or links"
+        "the relays make more than {limit} {what} where these cross each other: {relays}; use \
+         fewer groups, sources, ports or links"
     )]
     Full {
         /// Which table.
         what: &'static str,
         /// Its size.
         limit: u32,
-        /// The relay that did not fit.
-        relay: String,
+        /// The relays that did not fit together, separated by commas.
+        relays: String,
     },
 }
 
@@ -100,10 +93,9 @@ pub enum PlanError {
 ///
 /// [`PlanError`] if the relays do not fit.
 pub fn plan(world: &World, previous: &Table) -> Result<Plan, PlanError> {
-    let mut joins = BTreeSet::new();
-    let mut states = Vec::new();
-    let mut demands = Demands::new();
-    for (number, relay) in world.relays.iter().enumerate() {
+    let mut plan = Plan::default();
+    let mut wishes = Wishes::new();
+    for relay in &world.relays {
         let mut state = RelayState {
             name: relay.name.clone(),
             ..RelayState::default()
@@ -111,9 +103,9 @@ pub fn plan(world: &World, previous: &Table) -> Result<Plan, PlanError> {
         match resolve(world, relay) {
             Err(sentence) => state.refused = Some(sentence),
             Ok(resolved) => {
-                demand(relay, number, &resolved, &mut demands);
+                note(&mut wishes, world, relay, &resolved);
                 if relay.join {
-                    join(world, relay, &resolved, &mut joins);
+                    join(world, relay, &resolved, &mut plan.joins);
                 }
                 state.in_force = resolved.ingress.iter().any(|ingress| {
                     let mut others = resolved.egress.iter();
@@ -122,291 +114,49 @@ pub fn plan(world: &World, previous: &Table) -> Result<Plan, PlanError> {
                 state.warnings = stacked(world, relay);
                 state.missing = resolved.missing;
                 state.unusable = resolved.unusable;
+                plan.neighbours.extend(resolved.neighbours);
             }
         }
-        states.push(state);
+        plan.relays.push(state);
     }
-    Ok(Plan {
-        table: Builder::new(world, previous).build(&demands)?,
-        joins,
-        relays: states,
-    })
+    let mut renewed = BTreeSet::new();
+    plan.table = loop {
+        let table = build(world, previous, &wishes, &renewed)?;
+        let more = redefined(previous, &table);
+        if more.is_empty() {
+            break table;
+        }
+        renewed.extend(more);
+    };
+    Ok(plan)
 }
 
-/// What a relay asks for on one link and group: a source, a port, or any.
-type Narrow = (Option<IpAddr>, Option<u16>);
-
-/// A relay that asks for frames, and where they are to go. The relay's number comes first, so
-/// that sets of wishes are in the order of the rule file.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Wish<'a> {
-    number: usize,
-    name: &'a str,
-    egress: std::rc::Rc<Vec<Egress>>,
-    drop_local: bool,
-}
-
-/// Everything asked for, by ingress link and group.
-type Demands<'a> = BTreeMap<(u32, IpAddr), BTreeMap<Narrow, BTreeSet<Wish<'a>>>>;
-
-fn demand<'a>(relay: &'a Relay, number: usize, resolved: &Resolved, demands: &mut Demands<'a>) {
-    let sources = options(relay.sources.iter().copied());
-    let ports = options(relay.ports.iter().map(|port| port.get()));
-    for ingress in &resolved.ingress {
-        let others = resolved.egress.iter().copied();
-        let wish = Wish {
-            number,
-            name: &relay.name,
-            egress: std::rc::Rc::new(others.filter(|e| e.ifindex() != *ingress).collect()),
-            drop_local: relay.local == Local::Drop,
+/// Puts the table together, with new slots for the owners in `renewed`.
+fn build(
+    world: &World,
+    previous: &Table,
+    wishes: &Wishes<'_>,
+    renewed: &BTreeSet<Owner>,
+) -> Result<Table, PlanError> {
+    let mut parts = Parts::new(world, previous, renewed);
+    for (ingress, wishes) in wishes {
+        let names = |here: &[usize]| -> String {
+            let names = here.iter().map(|i| wishes[*i].relay.name.as_str());
+            names.collect::<Vec<_>>().join(", ")
         };
-        for group in &relay.groups {
-            let of_group = demands.entry((*ingress, group.address())).or_default();
-            for source in &sources {
-                for port in &ports {
-                    let wishes = of_group.entry((*source, *port)).or_default();
-                    wishes.insert(wish.clone());
-                }
-            }
+        let everyone: Vec<usize> = (0..wishes.len()).collect();
+        let places = places(*ingress, wishes);
+        let mut nodes = BTreeMap::new();
+        for (place, here) in &places {
+            nodes.insert(*place, parts.node(*place, || names(here))?);
         }
-    }
-}
-
-/// Each of them, or none of them in particular.
-fn options<T: Copy>(values: impl Iterator<Item = T>) -> Vec<Option<T>> {
-    let some: Vec<_> = values.map(Some).collect();
-    if some.is_empty() { vec![None] } else { some }
-}
-
-fn join(world: &World, relay: &Relay, resolved: &Resolved, joins: &mut BTreeSet<Join>) {
-    for ifindex in &resolved.ingress {
-        let speaks_v6 = world
-            .links
-            .get(ifindex)
-            .is_some_and(|link| link.mtu >= IPV6_MTU);
-        let groups = relay.groups.iter();
-        for group in groups.filter(|group| group.address().is_ipv4() || speaks_v6) {
-            for source in options(relay.sources.iter().copied()) {
-                joins.insert(Join {
-                    ifindex: *ifindex,
-                    group: group.address(),
-                    source,
-                });
-            }
+        let mut tree = Tree::new(*ingress, wishes, &mut parts);
+        let mut scopes = Vec::new();
+        for (place, here) in &places {
+            scopes.push((*place, tree.grow(nodes[place], here)?));
         }
+        let host_frames = wishes.iter().any(|wish| wish.relay.host_frames);
+        parts.add_link(*ingress, scopes, host_frames, || names(&everyone))?;
     }
-}
-
-/// Puts a table together.
-struct Builder<'a> {
-    world: &'a World,
-    previous: &'a Table,
-    table: Table,
-    link_stats: Interner<u32>,
-    slots: Interner<Owner>,
-    sets: Interner<EgressSet>,
-    /// Egresses by what they are, whatever the MTU is now.
-    egresses: Interner<(u32, Option<[u8; 6]>, HopEdit)>,
-}
-
-impl<'a> Builder<'a> {
-    fn new(world: &'a World, previous: &'a Table) -> Self {
-        let links = previous.links.iter();
-        let owners = previous.owners.iter();
-        let sets = previous.sets.iter();
-        let egresses = previous.egresses.iter();
-        Self {
-            world,
-            previous,
-            table: Table::default(),
-            link_stats: Interner::new(0, MAX_LINKS, links.map(|(i, link)| (*i, link.stats))),
-            slots: Interner::new(0, MAX_SLOTS, owners.map(|(id, o)| (o.clone(), *id))),
-            sets: Interner::new(EMPTY_SET + 1, MAX_SETS, sets.map(|(id, set)| (*set, *id))),
-            egresses: Interner::new(
-                0,
-                MAX_EGRESS_ENTRIES,
-                egresses.map(|(id, egress)| (identity(egress), *id)),
-            ),
-        }
-    }
-
-    fn build(mut self, demands: &Demands<'_>) -> Result<Table, PlanError> {
-        for ((ingress, group), wishes) in demands {
-            for narrow in narrowest(wishes) {
-                let matching = matching(wishes, narrow);
-                if !matching.is_empty() {
-                    self.route(*ingress, *group, narrow, &matching)?;
-                }
-            }
-        }
-        let slots = &mut self.slots;
-        let full = |relay| PlanError::Full {
-            what: "combinations of relays",
-            limit: MAX_SLOTS,
-            relay,
-        };
-        keep_apart(self.previous, &mut self.table, || slots.fresh()).map_err(full)?;
-        Ok(self.table)
-    }
-
-    /// Adds the route for what `narrow` leaves of a group on a link.
-    fn route(
-        &mut self,
-        ingress: u32,
-        group: IpAddr,
-        (source, port): Narrow,
-        wishes: &BTreeSet<&Wish<'_>>,
-    ) -> Result<(), PlanError> {
-        let last = wishes.last().map_or("", |wish| wish.name);
-        let full = |what, limit| PlanError::Full {
-            what,
-            limit,
-            relay: last.to_owned(),
-        };
-        let slot = self.slot(ingress, group, wishes)?;
-        let kind = Kinds::of(source.is_some(), port.is_some());
-        let stats = self
-            .link_stats
-            .id(&ingress)
-            .map_err(|Full| full("ingress links", MAX_LINKS))?;
-        let link = self.table.links.entry(ingress).or_insert(Link {
-            stats,
-            v4: Kinds::NONE,
-            v6: Kinds::NONE,
-            leased: u8::from(self.world.leased),
-            padding: 0,
-        });
-        let port = port.unwrap_or_default();
-        let count = match group {
-            IpAddr::V4(group) => {
-                let source = match source {
-                    Some(IpAddr::V4(source)) => source,
-                    _ => Ipv4Addr::UNSPECIFIED,
-                };
-                link.v4 = link.v4.with(kind);
-                let key = RouteKey4::new(ingress, group, source, port);
-                self.table.routes4.insert(key, slot);
-                self.table.routes4.len()
-            }
-            IpAddr::V6(group) => {
-                let source = match source {
-                    Some(IpAddr::V6(source)) => source,
-                    _ => Ipv6Addr::UNSPECIFIED,
-                };
-                link.v6 = link.v6.with(kind);
-                let key = RouteKey6::new(ingress, group, source, port);
-                self.table.routes6.insert(key, slot);
-                self.table.routes6.len()
-            }
-        };
-        if count > MAX_ROUTES as usize {
-            return Err(full("routes", MAX_ROUTES));
-        }
-        Ok(())
-    }
-
-    /// The slot of what these wishes ask for together.
-    fn slot(
-        &mut self,
-        ingress: u32,
-        group: IpAddr,
-        wishes: &BTreeSet<&Wish<'_>>,
-    ) -> Result<u32, PlanError> {
-        let relays: BTreeSet<&str> = wishes.iter().map(|wish| wish.name).collect();
-        let relays: Vec<String> = relays.into_iter().map(str::to_owned).collect();
-        let named = relays.join(", ");
-        let full = |what, limit| PlanError::Full {
-            what,
-            limit,
-            relay: named.clone(),
-        };
-        let owner = Owner { ingress, relays };
-        let id = self
-            .slots
-            .id(&owner)
-            .map_err(|Full| full("combinations of relays", MAX_SLOTS))?;
-        if self.table.slots.contains_key(&id) {
-            return Ok(id);
-        }
-
-        let mut members = BTreeSet::new();
-        for egress in wishes.iter().flat_map(|wish| wish.egress.iter()) {
-            let id = self
-                .egresses
-                .id(&identity(egress))
-                .map_err(|Full| full("egresses", MAX_EGRESS_ENTRIES))?;
-            self.table.egresses.insert(id, *egress);
-            members.insert(id);
-        }
-        let set = if members.is_empty() {
-            EMPTY_SET
-        } else {
-            let set = egress_set(&members).ok_or_else(|| PlanError::FanOut {
-                count: members.len(),
-                group,
-                relays: named.clone(),
-            })?;
-            let id = self
-                .sets
-                .id(&set)
-                .map_err(|Full| full("egress lists", MAX_SETS))?;
-            self.table.sets.insert(id, set);
-            id
-        };
-        let drop_local = u32::from(wishes.iter().any(|wish| wish.drop_local));
-        self.table.slots.insert(id, Slot { set, drop_local });
-        self.table.owners.insert(id, owner);
-        Ok(id)
-    }
-}
-
-/// What makes an egress the one it is.
-fn identity(egress: &Egress) -> (u32, Option<[u8; 6]>, HopEdit) {
-    (egress.ifindex(), egress.source_mac(), egress.hop())
-}
-
-/// The set of these egresses, if they fit.
-fn egress_set(ids: &BTreeSet<u32>) -> Option<EgressSet> {
-    let mut members = [0; MAX_EGRESSES];
-    members
-        .get_mut(..ids.len())?
-        .iter_mut()
-        .zip(ids)
-        .for_each(|(member, id)| *member = *id);
-    Some(EgressSet {
-        len: u32::try_from(ids.len()).ok()?,
-        members,
-    })
-}
-
-/// Everything that needs a route of its own: what is asked for, and where one relay asks for a
-/// source and another for a port, both together, because the datapath takes the first hit.
-fn narrowest(wishes: &BTreeMap<Narrow, BTreeSet<Wish<'_>>>) -> BTreeSet<Narrow> {
-    let mut all: BTreeSet<Narrow> = wishes.keys().copied().collect();
-    let sources = wishes.keys().filter(|(_, port)| port.is_none());
-    for source in sources.filter_map(|(source, _)| *source) {
-        let ports = wishes.keys().filter(|(source, _)| source.is_none());
-        all.extend(ports.filter_map(|(_, port)| port.map(|port| (Some(source), Some(port)))));
-    }
-    all
-}
-
-/// The wishes that match frames as narrow as this.
-fn matching<'a, 'b>(
-    wishes: &'b BTreeMap<Narrow, BTreeSet<Wish<'a>>>,
-    (source, port): Narrow,
-) -> BTreeSet<&'b Wish<'a>> {
-    // Control traffic is for those only who name its port.
-    let any_port = !port.is_some_and(is_control);
-    let wider = [
-        Some((source, port)),
-        any_port.then_some((source, None)),
-        Some((None, port)),
-        any_port.then_some((None, None)),
-    ];
-    let found = wider.into_iter().flatten();
-    found
-        .filter_map(|narrow| wishes.get(&narrow))
-        .flatten()
-        .collect()
+    Ok(parts.finish())
 }

@@ -1,42 +1,18 @@
 //! Slots that mean something else than before.
 //!
-//! A slot is changed by one write, before the routes are. That is right while all routes that
-//! lead to it stay with its relays. A relay that changes both what it matches and where it sends
-//! would for a moment send what it matched before to where it sends now: nobody ever asked for
-//! that. Such a slot gets a new id, and its old one stays as it was until no route leads to it.
+//! A slot is changed by one write, before what leads to it is. That is right while all frames
+//! that come to it stay with its relays. A relay that changes both what it matches and where it
+//! sends would for a moment send what it matched before to where it sends now: nobody ever asked
+//! for that. Such a slot gets a new id, and its old one stays as it was until nothing leads to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{
-    intern::Full,
-    table::{Owner, Table},
-};
+use mcr_common::table::{Target, Way};
 
-/// Gives a `fresh` id to every slot of `new` that can't be made out of the one with its id in
-/// `old`.
-///
-/// # Errors
-///
-/// The names of a slot's relays, if there is no fresh id.
-pub(super) fn keep_apart(
-    old: &Table,
-    new: &mut Table,
-    mut fresh: impl FnMut() -> Result<u32, Full>,
-) -> Result<(), String> {
-    let mut names = BTreeMap::new();
-    for id in redefined(old, new) {
-        let relays = || new.owners.get(&id).map(|owner| owner.relays.join(", "));
-        let name = fresh().map_err(|Full| relays().unwrap_or_default())?;
-        names.insert(id, name);
-    }
-    if !names.is_empty() {
-        rename(new, &names);
-    }
-    Ok(())
-}
+use super::table::{Owner, Table};
 
-/// The slots of `new` that can't be made out of those with the same id in `old`.
-fn redefined(old: &Table, new: &Table) -> BTreeSet<u32> {
+/// The owners whose slots in `new` can't be made out of those they have in `old`.
+pub(super) fn redefined(old: &Table, new: &Table) -> BTreeSet<Owner> {
     let changed: BTreeSet<u32> = new
         .slots
         .iter()
@@ -44,48 +20,107 @@ fn redefined(old: &Table, new: &Table) -> BTreeSet<u32> {
         .map(|(id, _)| *id)
         .collect();
     if changed.is_empty() {
-        return changed;
+        return BTreeSet::new();
     }
-    let strays4 = strays(&old.routes4, &new.routes4, &changed, &new.owners);
-    let strays6 = strays(&old.routes6, &new.routes6, &changed, &new.owners);
-    strays4.chain(strays6).collect()
+    let mut ways = Ways {
+        old,
+        new,
+        changed: &changed,
+        before: HashMap::new(),
+        after: HashMap::new(),
+    };
+    let mut strays = ways.strays(&old.groups, &new.groups);
+    strays.extend(ways.strays(&old.frames, &new.frames));
+    let owners = strays.iter().filter_map(|id| new.owners.get(id));
+    owners.cloned().collect()
 }
 
-/// The slots among `changed` from which a route goes elsewhere, but to where all its relays
-/// match still.
-fn strays<'a, K: Ord>(
-    old: &'a BTreeMap<K, u32>,
-    new: &'a BTreeMap<K, u32>,
+/// Where targets lead to, found once for each.
+struct Ways<'a> {
+    old: &'a Table,
+    new: &'a Table,
     changed: &'a BTreeSet<u32>,
-    owners: &'a BTreeMap<u32, Owner>,
-) -> impl Iterator<Item = u32> + 'a {
-    old.iter()
-        .filter(|(_, id)| changed.contains(id))
-        .filter(|(key, id)| {
-            let now = new.get(key).and_then(|now| owners.get(now));
-            let before = owners.get(id);
-            !now.zip(before).is_some_and(|(now, before)| {
-                before.relays.iter().all(|name| now.relays.contains(name))
-            })
-        })
-        .map(|(_, id)| *id)
+    /// Slots that have changed.
+    before: HashMap<Target, BTreeSet<u32>>,
+    /// All slots.
+    after: HashMap<Target, BTreeSet<u32>>,
 }
 
-/// Gives the slots of a table other ids.
-fn rename(table: &mut Table, names: &BTreeMap<u32, u32>) {
-    let name = |id: u32| names.get(&id).copied().unwrap_or(id);
-    let routes4 = table.routes4.values_mut();
-    routes4
-        .chain(table.routes6.values_mut())
-        .for_each(|id| *id = name(*id));
-    table.slots = table
-        .slots
-        .iter()
-        .map(|(id, slot)| (name(*id), *slot))
-        .collect();
-    let owners = std::mem::take(&mut table.owners);
-    table.owners = owners
-        .into_iter()
-        .map(|(id, owner)| (name(id), owner))
-        .collect();
+impl Ways<'_> {
+    /// The slots among those that have changed from which some frames go elsewhere, but to where
+    /// all its relays match still.
+    fn strays<K: Ord>(
+        &mut self,
+        old: &BTreeMap<K, Target>,
+        new: &BTreeMap<K, Target>,
+    ) -> BTreeSet<u32> {
+        let mut strays = BTreeSet::new();
+        for (key, target) in old {
+            let now = new.get(key);
+            if now == Some(target) {
+                continue;
+            }
+            let before = self.before.entry(*target).or_insert_with(|| {
+                let slots = reached(self.old, *target);
+                slots.intersection(self.changed).copied().collect()
+            });
+            if before.is_empty() {
+                continue;
+            }
+            let Some(now) = now else {
+                strays.extend(before.iter());
+                continue;
+            };
+            let after = self.after.entry(*now);
+            let after = after.or_insert_with(|| reached(self.new, *now));
+            for slot in before.iter() {
+                let stay = after
+                    .iter()
+                    .all(|other| stays(self.old, *slot, self.new, *other));
+                if !stay {
+                    strays.insert(*slot);
+                }
+            }
+        }
+        strays
+    }
+}
+
+/// Whether the relays of a slot are all asked at another one.
+fn stays(old: &Table, slot: u32, new: &Table, other: u32) -> bool {
+    let (Some(before), Some(after)) = (old.owners.get(&slot), new.owners.get(&other)) else {
+        return false;
+    };
+    let mut before = before.relays.iter().chain(&before.limited);
+    before.all(|name| after.relays.contains(name) || after.limited.contains(name))
+}
+
+/// All slots that frames may come to by way of a target.
+fn reached(table: &Table, target: Target) -> BTreeSet<u32> {
+    let mut slots = BTreeSet::new();
+    let mut open = vec![target.way()];
+    let mut seen = BTreeSet::new();
+    while let Some(way) = open.pop() {
+        if !seen.insert(way) {
+            continue;
+        }
+        match way {
+            Way::Nowhere => {}
+            Way::Slot(id) | Way::Udp(id) => {
+                slots.insert(id);
+                if let Some(slot) = table.slots.get(&id).filter(|slot| slot.limit != 0) {
+                    open.extend([Way::Slot(slot.within), Way::Slot(slot.over)]);
+                }
+            }
+            Way::Source(id) => {
+                let node = table.sources.get(&id);
+                open.extend(node.iter().flat_map(|node| node.targets().map(Target::way)));
+            }
+            Way::Ports(id) => {
+                let ports = table.ports.get(&id);
+                open.extend(ports.iter().flat_map(|ports| ports.ways()));
+            }
+        }
+    }
+    slots
 }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use mcr_common::table::{Egress, HopEdit};
 
 use super::world::{LinkKind, LinkState, World};
-use crate::config::model::{LinkSelector, Relay, SourceMac, Ttl};
+use crate::config::model::{Edits, LinkSelector, Relay, SourceMac, Ttl};
 
 /// A relay's links as they are now.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub(super) struct Resolved {
     pub(super) missing: Vec<String>,
     /// Links that exist but can't be used, each as a sentence.
     pub(super) unusable: Vec<String>,
+    /// The stations whose addresses on a link are wanted: interface index and IP address.
+    pub(super) neighbours: Vec<(u32, std::net::IpAddr)>,
 }
 
 /// Finds a relay's links.
@@ -36,17 +38,18 @@ pub(super) fn resolve(world: &World, relay: &Relay) -> Result<Resolved, String> 
             }
         }
     }
-    for selector in &relay.to {
+    for way in &relay.to {
+        let selector = &way.link;
         if let Some((index, link)) = usable(world, selector, &mut resolved) {
             seen.push((index, selector));
-            if link.kind == LinkKind::Wireless && relay.source_mac == SourceMac::Keep {
+            if link.kind == LinkKind::Wireless && way.edits.source_mac == SourceMac::Keep {
                 resolved.unusable.push(format!(
                     "{selector} is a Wi-Fi card, which sends from its own address only: \
                      use `source_mac: egress`"
                 ));
                 continue;
             }
-            let egress = egress(world, relay, index, link);
+            let egress = egress(world, &way.edits, index, link);
             if !resolved.egress.contains(&egress) {
                 resolved.egress.push(egress);
             }
@@ -115,15 +118,15 @@ fn refuse_port_beside_master(world: &World, seen: &[(u32, &LinkSelector)]) -> Re
     Ok(())
 }
 
-fn egress(world: &World, relay: &Relay, index: u32, link: &LinkState) -> Egress {
-    let source_mac = match (relay.source_mac, link.kind) {
+fn egress(world: &World, edits: &Edits, index: u32, link: &LinkState) -> Egress {
+    let source_mac = match (edits.source_mac, link.kind) {
         (SourceMac::Keep, _) => None,
         (SourceMac::Egress, _) | (SourceMac::Auto, LinkKind::Physical | LinkKind::Wireless) => {
             Some(link.mac)
         }
         (SourceMac::Relay | SourceMac::Auto, _) => Some(world.relay_mac),
     };
-    let hop = match relay.ttl {
+    let hop = match edits.ttl {
         Ttl::Keep => HopEdit::Keep,
         Ttl::Decrement => HopEdit::Decrement,
         Ttl::Set(value) => HopEdit::Set(value),
@@ -138,7 +141,7 @@ pub(super) fn stacked(world: &World, relay: &Relay) -> Vec<String> {
     let all: Vec<_> = relay
         .from
         .iter()
-        .chain(&relay.to)
+        .chain(relay.to.iter().map(|way| &way.link))
         .filter_map(|selector| world.find(selector))
         .collect();
     for (_, link) in &all {

@@ -1,8 +1,11 @@
 //! The forwarding table: what the datapath holds, and whom its counters count for.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use mcr_common::table::{Egress, EgressSet, Link, RouteKey4, RouteKey6, Slot};
+use ipnet::IpNet;
+use mcr_common::table::{
+    Branches, Egress, EgressSet, FrameKey, Limit, Link, Node, Ports, Scope, Slot, Target, VlanKey,
+};
 
 /// Everything the datapath knows. A value of this type is complete in itself: every id that is
 /// used is also defined.
@@ -10,33 +13,134 @@ use mcr_common::table::{Egress, EgressSet, Link, RouteKey4, RouteKey6, Slot};
 pub struct Table {
     /// Ingress links by interface index.
     pub links: BTreeMap<u32, Link>,
-    /// IPv4 routes, leading to slot ids.
-    pub routes4: BTreeMap<RouteKey4, u32>,
-    /// IPv6 routes, leading to slot ids.
-    pub routes6: BTreeMap<RouteKey6, u32>,
+    /// Scopes of tagged frames, and of what the host itself sends.
+    pub vlans: BTreeMap<VlanKey, Scope>,
+    /// Groups in scopes.
+    pub groups: BTreeMap<Route, Target>,
+    /// Frames that are not IP, in scopes.
+    pub frames: BTreeMap<FrameRoute, Target>,
+    /// Places where a source decides, by node id.
+    pub sources: BTreeMap<u32, Arc<Sources>>,
+    /// Places where protocol and port decide.
+    pub ports: BTreeMap<u32, Ports>,
     /// Slots by id.
     pub slots: BTreeMap<u32, Slot>,
+    /// What frames are worth to a bucket, by its id.
+    pub limits: BTreeMap<u32, Limit>,
     /// Egress sets by id. The empty set is not among them: it is always there.
     pub sets: BTreeMap<u32, EgressSet>,
     /// Egresses by id.
     pub egresses: BTreeMap<u32, Egress>,
     /// Whom a slot counts for. The datapath does not know this.
     pub owners: BTreeMap<u32, Owner>,
+    /// The relay a bucket belongs to. The datapath does not know this.
+    pub buckets: BTreeMap<u32, String>,
+    /// Where the frames of a scope come from, by its node id. The datapath does not know this.
+    pub places: BTreeMap<u32, Place>,
+}
+
+/// Addresses at a node: groups in a scope, or sources where they decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route {
+    /// The node.
+    pub node: u32,
+    /// The addresses; a single one is a prefix of full length.
+    pub prefix: IpNet,
+}
+
+/// Frames that are not IP, in a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameRoute {
+    /// Scope, type, and the address without the bits beyond the prefix.
+    pub key: FrameKey,
+    /// How many bits of the address count.
+    pub length: u8,
+}
+
+/// A place where a source decides. Never changed once it is in force.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sources {
+    /// For sources nobody names.
+    pub otherwise: Target,
+    /// For those that are named: of one family, sorted.
+    pub named: Vec<(IpNet, Target)>,
+}
+
+impl Sources {
+    /// As the datapath knows it, beside the sources.
+    #[must_use]
+    pub fn node(&self) -> Node {
+        let branches = self.named.iter().map(|(prefix, _)| branch(prefix));
+        Node {
+            otherwise: self.otherwise,
+            branches: branches.fold(Branches::NONE, Branches::with),
+            padding: [0; 3],
+        }
+    }
+
+    /// Everywhere it leads to.
+    pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
+        let named = self.named.iter().map(|(_, target)| *target);
+        named.chain([self.otherwise])
+    }
+}
+
+/// The kind of entry these addresses are.
+#[must_use]
+pub fn branch(prefix: &IpNet) -> Branches {
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        Branches::EXACT
+    } else {
+        Branches::PREFIX
+    }
 }
 
 /// The relays whose frames a slot counts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
     /// Interface index of the ingress link.
     pub ingress: u32,
-    /// Names of the relays that match, sorted.
+    /// Names of the relays that match, and are within their limits as far as is decided, sorted.
     pub relays: Vec<String>,
+    /// Names of those whose limit is still to be asked, sorted.
+    pub undecided: Vec<String>,
+    /// Names of those that match, but are over their limit, sorted.
+    pub limited: Vec<String>,
+}
+
+/// Where the frames of a scope come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Interface index of the ingress link.
+    pub ingress: u32,
+    /// VLAN ID; 0 without one, [`mcr_common::table::OTHER_VLANS`] for all that no relay names.
+    pub vlan: u16,
+    /// Whether the host itself sends them.
+    pub from_host: bool,
+}
+
+impl Place {
+    /// What its scope is looked up by, unless it is that of untagged frames that arrive.
+    #[must_use]
+    pub fn key(&self) -> VlanKey {
+        VlanKey::new(self.ingress, self.vlan, self.from_host)
+    }
 }
 
 impl Table {
-    /// How many routes there are, of both families.
+    /// How many routes there are, of groups and sources of both families and of frames.
     #[must_use]
     pub fn routes(&self) -> usize {
-        self.routes4.len() + self.routes6.len()
+        let sources: usize = self.sources.values().map(|node| node.named.len()).sum();
+        self.groups.len() + self.frames.len() + sources
+    }
+
+    /// The scope of what arrives at a place.
+    #[must_use]
+    pub fn scope(&self, place: &Place) -> Option<Scope> {
+        if place.vlan == 0 && !place.from_host {
+            return self.links.get(&place.ingress).map(|link| link.untagged);
+        }
+        self.vlans.get(&place.key()).copied()
     }
 }

@@ -1,8 +1,17 @@
 //! Everything the plan depends on, as a plain value.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    ops::Deref,
+};
 
-use crate::config::model::{LinkSelector, Relay};
+use ipnet::IpNet;
+
+use crate::config::model::{Limits, LinkSelector, Relay};
+
+/// The smallest MTU of a link with IPv6, in bytes (RFC 8200 section 5).
+const IPV6_MTU: u32 = 1280;
 
 /// What the user wants and what exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,14 +19,25 @@ pub struct World {
     /// The relays that are wanted. Names are unique.
     pub relays: Vec<Relay>,
     /// The links that exist in this network namespace, by interface index.
-    pub links: BTreeMap<u32, LinkState>,
+    pub links: LinkMap,
+    /// The link-layer addresses of neighbours, by interface index and IP address: of those the
+    /// plan wants the ones the kernel has.
+    pub neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
     /// Links the datapath could not be attached to, with the reason. They are left alone until
     /// they change.
     pub refused: BTreeMap<u32, String>,
+    /// How much the tables may hold.
+    pub limits: Limits,
     /// The address of copies with `source_mac: relay`.
     pub relay_mac: [u8; 6],
     /// Whether attachments outlive this process, so that they need a lease.
     pub leased: bool,
+}
+
+/// The links a relay names.
+fn links_of(relay: &Relay) -> impl Iterator<Item = &LinkSelector> {
+    let ways = relay.to.iter().map(|way| &way.link);
+    relay.from.iter().chain(ways)
 }
 
 /// A network interface.
@@ -35,10 +55,17 @@ pub struct LinkState {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it carries frames: what is below it is up too (`IFF_RUNNING` of netdevice(7)).
+    pub running: bool,
     /// Interface index of the bridge, bond or other master it is a port of.
     pub master: Option<u32>,
     /// Interface index of the link it is stacked on (VLAN, macvlan), in this network namespace.
     pub parent: Option<u32>,
+    /// Its IP addresses of both families, each with the prefix of its network, sorted.
+    pub addresses: Vec<IpNet>,
+    /// The directed broadcast addresses of its IPv4 networks (`IFA_BROADCAST` of rtnetlink(7)),
+    /// sorted.
+    pub broadcasts: Vec<Ipv4Addr>,
 }
 
 /// What a link is, as far as relaying differs.
@@ -61,15 +88,178 @@ impl World {
     #[must_use]
     pub fn find(&self, selector: &LinkSelector) -> Option<(u32, &LinkState)> {
         let LinkSelector::Name(name) = selector;
-        let name = name.as_str();
-        let by_name = |link: &LinkState| link.name == name;
-        let by_alternative = |link: &LinkState| link.alternative_names.iter().any(|n| n == name);
-        let find = |wanted: &dyn Fn(&LinkState) -> bool| {
-            self.links
-                .iter()
-                .find(|(_, link)| wanted(link))
-                .map(|(index, link)| (*index, link))
+        self.links.named(name.as_str())
+    }
+
+    /// Whether it makes a difference to any relay that a link was the one and is the other: if
+    /// it has, or had, a name that a relay has for a link, or is related to others than before.
+    #[must_use]
+    pub fn is_concerned(&self, before: Option<&LinkState>, after: Option<&LinkState>) -> bool {
+        if let (Some(before), Some(after)) = (before, after)
+            && (before.master, before.parent) != (after.master, after.parent)
+        {
+            return true;
+        }
+        let links = before.into_iter().chain(after);
+        let names: BTreeSet<_> = links.flat_map(LinkState::names).map(|(_, n)| n).collect();
+        let mut selectors = self.relays.iter().flat_map(|r| links_of(r));
+        selectors.any(|LinkSelector::Name(name)| names.contains(name.as_str()))
+    }
+}
+
+/// Links by interface index, which are found by name as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkMap {
+    by_index: BTreeMap<u32, LinkState>,
+    /// Those that have a name, those with it as an alternative name last.
+    by_name: BTreeMap<String, BTreeSet<(bool, u32)>>,
+}
+
+impl LinkMap {
+    /// The link of this name or alternative name, with its interface index.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<(u32, &LinkState)> {
+        let (_, index) = self.by_name.get(name)?.first()?;
+        self.by_index.get(index).map(|link| (*index, link))
+    }
+
+    /// Adds or changes a link. Gives what it was.
+    pub fn insert(&mut self, index: u32, link: LinkState) -> Option<LinkState> {
+        let before = self.remove(index);
+        for (alternative, name) in link.names() {
+            let named = self.by_name.entry(name.to_owned()).or_default();
+            named.insert((alternative, index));
+        }
+        self.by_index.insert(index, link);
+        before
+    }
+
+    /// Removes a link. Gives what it was.
+    pub fn remove(&mut self, index: u32) -> Option<LinkState> {
+        let link = self.by_index.remove(&index)?;
+        for (alternative, name) in link.names() {
+            if let Some(named) = self.by_name.get_mut(name) {
+                named.remove(&(alternative, index));
+                if named.is_empty() {
+                    self.by_name.remove(name);
+                }
+            }
+        }
+        Some(link)
+    }
+
+    /// Changes a link, if there is one with this index.
+    pub fn change(&mut self, index: u32, change: impl FnOnce(&mut LinkState)) {
+        if let Some(mut link) = self.remove(index) {
+            change(&mut link);
+            self.insert(index, link);
+        }
+    }
+}
+
+impl Deref for LinkMap {
+    type Target = BTreeMap<u32, LinkState>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.by_index
+    }
+}
+
+impl FromIterator<(u32, LinkState)> for LinkMap {
+    fn from_iter<I: IntoIterator<Item = (u32, LinkState)>>(links: I) -> Self {
+        let mut map = Self::default();
+        for (index, link) in links {
+            map.insert(index, link);
+        }
+        map
+    }
+}
+
+impl LinkState {
+    /// Whether its MTU is large enough for IPv6. From a link with a smaller one the kernel takes
+    /// IPv6 away, and forgets what was joined.
+    #[must_use]
+    pub fn takes_ipv6(&self) -> bool {
+        self.mtu >= IPV6_MTU
+    }
+
+    /// Its names, and whether each is an alternative one.
+    pub fn names(&self) -> impl Iterator<Item = (bool, &str)> {
+        let alternative = self.alternative_names.iter();
+        let alternative = alternative.map(|name| (true, name.as_str()));
+        std::iter::once((false, self.name.as_str())).chain(alternative)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_bytes;
+
+    fn link(name: &str, alternative: &[&str]) -> LinkState {
+        LinkState {
+            name: name.to_owned(),
+            alternative_names: alternative.iter().map(ToString::to_string).collect(),
+            kind: LinkKind::Software,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            up: true,
+            master: None,
+            parent: None,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
+        }
+    }
+
+    fn found(map: &LinkMap, name: &str) -> Option<u32> {
+        map.named(name).map(|(index, _)| index)
+    }
+
+    #[test]
+    fn links_are_found_by_the_names_they_have_now() {
+        let mut map = LinkMap::from_iter([(1, link("a", &["uplink"])), (2, link("b", &[]))]);
+        assert_eq!(found(&map, "uplink"), Some(1));
+        map.insert(1, link("c", &[]));
+        assert_eq!(found(&map, "a"), None);
+        assert_eq!(found(&map, "uplink"), None);
+        assert_eq!(found(&map, "c"), Some(1));
+        map.remove(2);
+        assert_eq!(found(&map, "b"), None);
+        assert_eq!(map, LinkMap::from_iter([(1, link("c", &[]))]));
+    }
+
+    #[test]
+    fn relays_are_concerned_by_links_they_name_and_by_relations() {
+        let rules = "{version: 1, relays: [{name: r, from: a, to: lan, groups: 239.1.1.1}]}";
+        let world = World {
+            relays: parse_bytes(rules.as_bytes()).unwrap().rules.relays,
+            ..World::default()
         };
-        find(&by_name).or_else(|| find(&by_alternative))
+        let [a, b, lan] = [link("a", &[]), link("b", &[]), link("b", &["lan"])];
+        let port = LinkState {
+            master: Some(7),
+            ..b.clone()
+        };
+        for (before, after, concerned) in [
+            (None, Some(&a), true),
+            (Some(&a), None, true),
+            (Some(&a), Some(&b), true),
+            (Some(&b), Some(&lan), true),
+            (None, Some(&b), false),
+            (Some(&b), None, false),
+            (Some(&b), Some(&port), true),
+            (Some(&port), Some(&b), true),
+        ] {
+            let is = world.is_concerned(before, after);
+            assert_eq!(is, concerned, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_goes_before_an_alternative_name() {
+        let mut map = LinkMap::from_iter([(1, link("a", &["lan"])), (2, link("lan", &[]))]);
+        assert_eq!(found(&map, "lan"), Some(2));
+        map.remove(2);
+        assert_eq!(found(&map, "lan"), Some(1));
     }
 }

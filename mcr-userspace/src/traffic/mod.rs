@@ -20,6 +20,7 @@ mod batch;
 pub mod error;
 mod flow;
 pub mod group;
+mod join;
 pub mod link;
 pub mod options;
 pub mod payload;

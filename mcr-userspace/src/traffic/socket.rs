@@ -12,8 +12,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::error::Error;
 use super::group::Group;
+use super::join;
 use super::link::Link;
-use crate::{membership::kernel, plan::Join};
 
 /// What is asked for as receive buffer: 16 MiB hold 20 000 small datagrams, as each is charged with
 /// its whole buffer (about 800 bytes). Without the privilege to exceed it, `net.core.rmem_max`
@@ -146,12 +146,7 @@ pub(super) fn receiver(
         .bind(&group.socket_address(link.index).into())
         .map_err(Error::os(format!("bind to {group}")))?;
     enlarge_receive_buffer(&socket);
-    let join = Join {
-        ifindex: link.index,
-        group: group.address(),
-        source,
-    };
-    kernel::join(&socket, &join).map_err(|error| {
+    join::join(&socket, link.index, group.address(), source).map_err(|error| {
         let what = match source {
             Some(source) => format!("join {group} from {source} on `{}`", link.name),
             None => format!("join {group} on `{}`", link.name),

@@ -1,6 +1,6 @@
 //! What a frame says.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use mcr_common::Reason;
 use pnet_packet::{
@@ -12,76 +12,106 @@ use pnet_packet::{
     vlan::VlanPacket,
 };
 
-use super::Arrival;
+use super::{Arrival, Upper, Vlan};
 
-/// A UDP datagram to a group, or a part of one.
+/// What comes before the network layer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Datagram {
-    /// Where the IP header begins in the frame.
+pub(super) struct Layer2 {
+    pub(super) destination: [u8; 6],
+    pub(super) vlan: Vlan,
+    /// Behind the tags.
+    pub(super) ethertype: u16,
+    /// Where what is behind the type begins in the frame.
     pub(super) network: usize,
-    /// Where the payload begins in the frame.
-    pub(super) payload: usize,
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content {
+    Packet(Packet),
+    /// No IP packet.
+    Frame,
+}
+
+/// An IP packet; of IPv6, one to a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet {
+    /// Where what the IP header and its extensions lead to begins in the frame.
+    pub(super) transport: usize,
     pub(super) source: IpAddr,
-    pub(super) group: IpAddr,
+    pub(super) destination: IpAddr,
+    /// Whether the destination is a broadcast address.
+    pub(super) broadcast: bool,
     pub(super) ttl: u8,
     pub(super) part: Part,
 }
 
-/// Which part, and what it tells.
+/// Which part of what its sender sent, and what it tells. The protocol is one that fragments of
+/// the same identification are told apart by: that of IPv4, nothing in IPv6.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Part {
-    Whole { port: u16 },
-    First { port: u16, id: u32 },
-    Later { id: u32 },
+    Whole(Upper),
+    First { upper: Upper, protocol: u8, id: u32 },
+    Later { protocol: u8, id: u32 },
 }
 
-/// The datagram in a frame; `None` if the frame is of no interest: neither to a group MAC
-/// address nor a datagram to a group in a frame for this host. Anything else addressed to this
-/// host, control traffic included, is its own affair.
-pub(super) fn datagram(arrival: &Arrival) -> Result<Option<Datagram>, Reason> {
-    let Some(ethernet) = EthernetPacket::new(&arrival.frame) else {
-        return Ok(None);
-    };
-    if ethernet.get_destination().is_multicast() || ethernet.get_destination().is_broadcast() {
-        return network(arrival, &ethernet).map(Some);
-    }
-    if arrival.to_this_host {
-        return Ok(network(arrival, &ethernet).ok());
-    }
-    Ok(None)
-}
-
-fn network(arrival: &Arrival, ethernet: &EthernetPacket) -> Result<Datagram, Reason> {
-    // Addresses that begin 02:6d:63:72 belong to instances of mcr.
+/// Reads what comes before the network layer: a source address of mcr's (02:6d:63:72:…) ends it.
+/// Two tags are looked at, beside the one that was taken out of the frame.
+pub(super) fn layer2(arrival: &Arrival) -> Result<Layer2, Reason> {
+    let ethernet = EthernetPacket::new(&arrival.frame).ok_or(Reason::Truncated)?;
     if ethernet.packet()[6..].starts_with(b"\x02mcr") {
         return Err(Reason::AlreadyRelayed);
     }
-    if arrival.stripped_tag.is_some_and(|tag| tag % 4096 != 0) {
-        return Err(Reason::Tagged);
-    }
     let mut ethertype = ethernet.get_ethertype().0;
     let mut payload = ethernet.payload();
+    let mut tags: Vec<u16> = arrival.stripped_tag.into_iter().collect();
     for _ in 0..2 {
         if ethertype != 0x8100 && ethertype != 0x88a8 {
             break;
         }
         let vlan = VlanPacket::new(payload).ok_or(Reason::Truncated)?;
-        if vlan.get_vlan_identifier() != 0 {
-            return Err(Reason::Tagged);
-        }
+        tags.push(vlan.get_vlan_identifier());
         ethertype = vlan.get_ethertype().0;
         payload = &payload[4..];
     }
-    let network = arrival.frame.len() - payload.len();
-    match ethertype {
-        0x0800 => ipv4(network, payload),
-        0x86dd => ipv6(network, payload),
-        _ => Err(Reason::NotIp),
-    }
+    let ids: Vec<u16> = tags.iter().map(|tag| tag % 4096).collect();
+    let ids: Vec<u16> = ids.into_iter().filter(|id| *id != 0).collect();
+    let [a, b, c, d, e, f, ..] = *ethernet.packet() else {
+        return Err(Reason::Truncated);
+    };
+    Ok(Layer2 {
+        destination: [a, b, c, d, e, f],
+        vlan: match ids[..] {
+            [] => Vlan::Untagged,
+            [id] => Vlan::Id(id),
+            _ => Vlan::Stacked,
+        },
+        ethertype,
+        network: arrival.frame.len() - payload.len(),
+    })
+}
+
+/// Reads what a frame carries that arrives on a link with these directed broadcast addresses.
+pub(super) fn content(
+    arrival: &Arrival,
+    layer2: &Layer2,
+    broadcasts: &[Ipv4Addr],
+) -> Result<Content, Reason> {
+    let bytes = &arrival.frame[layer2.network..];
+    let to_group = layer2.destination[0] & 1 == 1;
+    let packet = match layer2.ethertype {
+        0x0800 => ipv4(bytes, if to_group { broadcasts } else { &[] }, to_group)?,
+        0x86dd => ipv6(bytes)?,
+        _ => return Ok(Content::Frame),
+    };
+    Ok(Content::Packet(Packet {
+        transport: layer2.network + packet.transport,
+        ..packet
+    }))
 }
 
 /// RFC 791. Bytes behind the total length are padding.
-fn ipv4(network: usize, bytes: &[u8]) -> Result<Datagram, Reason> {
+fn ipv4(bytes: &[u8], broadcasts: &[Ipv4Addr], to_group: bool) -> Result<Packet, Reason> {
     let header = Ipv4Packet::new(bytes).ok_or(Reason::Truncated)?;
     let length = usize::from(header.get_header_length()) * 4;
     let total = usize::from(header.get_total_length());
@@ -89,137 +119,136 @@ fn ipv4(network: usize, bytes: &[u8]) -> Result<Datagram, Reason> {
         return Err(Reason::BadHeader);
     }
     let packet = bytes.get(..total).ok_or(Reason::Truncated)?;
-    let group = header.get_destination();
-    if !group.is_multicast() {
-        return Err(Reason::NotGroup);
-    }
-    match header.get_next_level_protocol().0 {
-        17 => {}
-        2 | 103 => return Err(Reason::Control),
-        _ => return Err(Reason::NotUdp),
-    }
+    let destination = header.get_destination();
+    let limited = to_group && destination.is_broadcast();
+    let broadcast = limited || broadcasts.contains(&destination);
+    let protocol = header.get_next_level_protocol().0;
     let id = u32::from(header.get_identification());
     let more = header.get_flags() & Ipv4Flags::MoreFragments != 0;
-    let (payload, part) = if header.get_fragment_offset() != 0 {
-        (length, Part::Later { id })
+    let part = if header.get_fragment_offset() != 0 {
+        Part::Later { protocol, id }
     } else {
-        let port = port(&packet[length..])?;
-        (length + 8, whole_or_first(port, more.then_some(id)))
+        let upper = match protocol {
+            17 => udp(&packet[length..])?,
+            _ => Upper::Other {
+                protocol,
+                control: [2, 103].contains(&protocol),
+            },
+        };
+        if more {
+            Part::First {
+                upper,
+                protocol,
+                id,
+            }
+        } else {
+            Part::Whole(upper)
+        }
     };
-    Ok(Datagram {
-        network,
-        payload: network + payload,
+    Ok(Packet {
+        transport: length,
         source: header.get_source().into(),
-        group: group.into(),
+        destination: destination.into(),
+        broadcast,
         ttl: header.get_ttl(),
         part,
     })
 }
 
-/// The port of a datagram of which these are the first bytes. Its own length and checksum are
-/// the receiver's affair.
-fn port(bytes: &[u8]) -> Result<u16, Reason> {
+/// A UDP datagram of which these are the first bytes. Its own length and checksum are the
+/// receiver's affair.
+fn udp(bytes: &[u8]) -> Result<Upper, Reason> {
     let udp = UdpPacket::new(bytes).ok_or(Reason::BadHeader)?;
-    Ok(udp.get_destination())
+    Ok(Upper::Udp(udp.get_destination()))
 }
 
-fn whole_or_first(port: u16, fragment: Option<u32>) -> Part {
-    match fragment {
-        None => Part::Whole { port },
-        Some(id) => Part::First { port, id },
-    }
-}
-
-/// RFC 8200.
-fn ipv6(network: usize, bytes: &[u8]) -> Result<Datagram, Reason> {
+/// RFC 8200. Bytes behind the payload length are padding.
+fn ipv6(bytes: &[u8]) -> Result<Packet, Reason> {
     let header = Ipv6Packet::new(bytes).ok_or(Reason::Truncated)?;
     if header.get_version() != 6 {
         return Err(Reason::BadHeader);
     }
     let end = 40 + usize::from(header.get_payload_length());
     let packet = bytes.get(..end).ok_or(Reason::Truncated)?;
-    let group = header.get_destination();
-    if !group.is_multicast() {
+    let destination = header.get_destination();
+    if !destination.is_multicast() {
         return Err(Reason::NotGroup);
     }
-    let rest = &packet[40..];
-    let (payload, part) = upper(header.get_next_header().0, rest, 8, None)?;
-    Ok(Datagram {
-        network,
-        payload: network + end - payload.len(),
+    let (rest, part) = chain(header.get_next_header().0, &packet[40..])?;
+    Ok(Packet {
+        transport: end - rest.len(),
         source: header.get_source().into(),
-        group: group.into(),
+        destination: destination.into(),
+        broadcast: false,
         ttl: header.get_hop_limit(),
         part,
     })
 }
 
-/// What `rest` is, which begins with a header of type `next` behind which `depth` extension
-/// headers may follow: the payload and the part of a datagram it is. A header that reaches beyond
-/// the end of the packet leaves nothing for the next one.
+/// Looks through the extension headers in `rest`, of which the first is of type `next`: what they
+/// lead to, and which part of what. A header that reaches beyond the end of the packet leaves
+/// nothing for the next one.
 ///
-/// Eight extension headers are looked through; behind a ninth nobody looks for UDP.
+/// A packet with more than eight of them is refused, since nobody looks for what it carries.
 /// A fragment header with offset 0 and no more to come (RFC 6946) changes nothing. Where
-/// fragments are fragmented again, the outer header names the datagram.
-fn upper(
-    next: u8,
-    rest: &[u8],
-    depth: usize,
-    fragment: Option<u32>,
-) -> Result<(&[u8], Part), Reason> {
-    match next {
-        0 | 43 | 51 | 60 => {
-            let header = ExtensionPacket::new(rest).ok_or(Reason::BadHeader)?;
-            let units = usize::from(header.get_hdr_ext_len());
-            let length = if next == 51 {
-                (units + 2) * 4
-            } else {
-                (units + 1) * 8
-            };
-            let rest = rest.get(length..).unwrap_or_default();
-            deeper(header.get_next_header().0, rest, depth, fragment)
-        }
-        44 => {
-            let header = FragmentPacket::new(rest).ok_or(Reason::BadHeader)?;
-            let field = header.get_fragment_offset_with_flags();
-            let (next, id) = (header.get_next_header().0, header.get_id());
-            if field >> 3 != 0 {
-                return later(next).map(|()| (&rest[8..], Part::Later { id }));
+/// fragments are fragmented again, the outer header names the datagram, whatever its type
+/// (RFC 8200 section 4.5).
+fn chain(mut next: u8, mut rest: &[u8]) -> Result<(&[u8], Part), Reason> {
+    let mut fragment = None;
+    for depth in 0.. {
+        match next {
+            0 | 43 | 51 | 60 => {
+                let header = ExtensionPacket::new(rest).ok_or(Reason::BadHeader)?;
+                let units = usize::from(header.get_hdr_ext_len());
+                let length = if next == 51 {
+                    (units + 2) * 4
+                } else {
+                    (units + 1) * 8
+                };
+                next = header.get_next_header().0;
+                rest = rest.get(length..).unwrap_or_default();
             }
-            let more = field & 1 != 0;
-            deeper(next, &rest[8..], depth, fragment.or(more.then_some(id)))
+            44 => {
+                let header = FragmentPacket::new(rest).ok_or(Reason::BadHeader)?;
+                let field = header.get_fragment_offset_with_flags();
+                let (offset, more) = (field >> 3, field & 1 != 0);
+                next = header.get_next_header().0;
+                rest = &rest[8..];
+                if offset != 0 || more {
+                    fragment = fragment.or(Some(header.get_id()));
+                }
+                if let (true, Some(id)) = (offset != 0, fragment) {
+                    return Ok((rest, Part::Later { protocol: 0, id }));
+                }
+            }
+            _ => break,
         }
-        17 => {
-            let port = port(rest)?;
-            Ok((&rest[8..], whole_or_first(port, fragment)))
+        if depth == 8 {
+            return Err(Reason::NotUdp);
         }
-        103 => Err(Reason::Control),
-        58 => match rest.get(..4) {
-            None => Err(Reason::BadHeader),
-            // MLD, router and neighbour discovery, MLDv2.
-            Some([130..=137 | 143, ..]) => Err(Reason::Control),
-            Some(_) => Err(Reason::NotUdp),
+    }
+    let upper = match next {
+        17 => udp(rest)?,
+        58 if rest.len() < 4 => return Err(Reason::BadHeader),
+        _ => Upper::Other {
+            protocol: next,
+            control: match next {
+                2 | 103 => true,
+                // MLD, router and neighbour discovery, MLDv2.
+                58 => matches!(rest[0], 130..=137 | 143),
+                _ => false,
+            },
         },
-        _ => Err(Reason::NotUdp),
-    }
-}
-
-fn deeper(
-    next: u8,
-    rest: &[u8],
-    depth: usize,
-    fragment: Option<u32>,
-) -> Result<(&[u8], Part), Reason> {
-    let depth = depth.checked_sub(1).ok_or(Reason::NotUdp)?;
-    upper(next, rest, depth, fragment)
-}
-
-/// Whether a later fragment can be of a UDP datagram: its first header, which lies in the first
-/// fragment, is UDP's or one that UDP's may follow.
-fn later(next: u8) -> Result<(), Reason> {
-    match next {
-        0 | 17 | 43 | 44 | 51 | 60 => Ok(()),
-        103 => Err(Reason::Control),
-        _ => Err(Reason::NotUdp),
-    }
+    };
+    Ok((
+        rest,
+        match fragment {
+            Some(id) => Part::First {
+                upper,
+                protocol: 0,
+                id,
+            },
+            None => Part::Whole(upper),
+        },
+    ))
 }

@@ -13,7 +13,10 @@ use proptest::{
     sample::{Index, select},
 };
 
-use crate::worlds::{GROUPS4, GROUPS6, IFINDEXES, PORTS, RELAY_MAC, SOURCES4, SOURCES6};
+use crate::{
+    rules::{ETHERTYPES, MACS},
+    worlds::{DIRECTED, GROUPS4, GROUPS6, IFINDEXES, PORTS, RELAY_MAC, SOURCES4, SOURCES6, VLANS},
+};
 
 /// An address of this host, and one of another station.
 const STATIONS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0x77]];
@@ -21,14 +24,16 @@ const STATIONS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0x77]];
 /// A frame that arrives on one of the links.
 pub(crate) fn arrival() -> impl Strategy<Value = Arrival> {
     let stripped = prop_oneof![
-        40 => Just(None),
+        30 => Just(None),
         1 => Just(Some(0xe000)),
+        3 => select(&VLANS[..]).prop_map(|id| Some(0x6000 | id)),
         1 => any::<u16>().prop_map(Some),
     ];
     let segment = prop_oneof![
         8 => Just(None),
         1 => select(&[16_usize, 40, 62, 1472][..]).prop_map(Some),
     ];
+    let from_host = prop::bool::weighted(0.1);
     let to_this_host = prop::bool::weighted(0.7);
     (
         select(&IFINDEXES[..]),
@@ -36,20 +41,39 @@ pub(crate) fn arrival() -> impl Strategy<Value = Arrival> {
         damage(),
         stripped,
         segment,
-        to_this_host,
+        (to_this_host, from_host),
     )
         .prop_map(
-            |(ingress, mut frame, damage, stripped_tag, segment_size, to_this_host)| {
+            |(
+                ingress,
+                mut frame,
+                damage,
+                stripped_tag,
+                segment_size,
+                (to_this_host, from_host),
+            )| {
                 damage.apply(&mut frame);
                 Arrival {
                     ingress,
+                    // The kernel cuts whole UDP datagrams only.
+                    segment_size: segment_size.filter(|_| is_whole_udp(&frame)),
                     frame,
                     stripped_tag,
-                    to_this_host,
-                    segment_size,
+                    to_this_host: to_this_host && !from_host,
+                    from_host,
                 }
             },
         )
+}
+
+/// Whether a frame is untagged and certainly carries all of a UDP datagram.
+fn is_whole_udp(frame: &[u8]) -> bool {
+    let byte = |place: usize| frame.get(place).copied().unwrap_or_default();
+    match [byte(12), byte(13)] {
+        [0x08, 0x00] => byte(23) == 17 && [byte(20) & 0x3f, byte(21)] == [0, 0],
+        [0x86, 0xdd] => byte(20) == 17,
+        _ => false,
+    }
 }
 
 /// What happens to some frames on their way.
@@ -86,6 +110,29 @@ fn damage() -> impl Strategy<Value = Damage> {
 }
 
 fn frame() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![8 => packet(), 1 => no_packet()]
+}
+
+/// A frame that is no IP packet.
+fn no_packet() -> impl Strategy<Value = Vec<u8>> {
+    let mac = prop_oneof![
+        12 => select(&MACS[..]),
+        2 => select(&MACS[..]).prop_map(|[a, b, c, d, e, f]| [a, b, c, d, !e, f]),
+        1 => select(&STATIONS[..]),
+    ];
+    let ethertype = prop_oneof![
+        8 => select(&ETHERTYPES[..]),
+        1 => select(&[38, 0x5ff, 0x600, 0x88cc][..]),
+    ];
+    let payload = vec(any::<u8>(), 0..100);
+    (mac, source_mac(), tags(), ethertype, payload).prop_map(
+        |(destination, source, tags, ethertype, payload)| {
+            build::ethernet(destination, source, &tags, ethertype, &payload)
+        },
+    )
+}
+
+fn packet() -> impl Strategy<Value = Vec<u8>> {
     let packet = prop_oneof![
         (
             Just(build::IPV4),
@@ -102,11 +149,19 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     ];
     (packet, wrong_type, destination(), source_mac(), tags()).prop_map(
         |((ethertype, (group, packet)), wrong_type, destination, source, tags)| {
-            let destination = destination.unwrap_or_else(|| build::group_mac(group));
+            let destination = destination.unwrap_or_else(|| destination_of(group));
             let ethertype = wrong_type.unwrap_or(ethertype);
             build::ethernet(destination, source, &tags, ethertype, &packet)
         },
     )
+}
+
+fn destination_of(group: IpAddr) -> [u8; 6] {
+    if group.is_multicast() {
+        build::group_mac(group)
+    } else {
+        [0xff; 6]
+    }
 }
 
 fn destination() -> impl Strategy<Value = Option<[u8; 6]>> {
@@ -129,15 +184,47 @@ fn source_mac() -> impl Strategy<Value = [u8; 6]> {
 
 fn tags() -> impl Strategy<Value = Vec<(u16, u16)>> {
     let ethertype = select(&[build::VLAN, build::VLAN, build::SERVICE_VLAN][..]);
-    let tag = prop_oneof![5 => Just(0), 3 => Just(0xf000), 2 => Just(5), 1 => Just(0x1001)];
+    let tag = prop_oneof![
+        4 => Just(0),
+        2 => Just(0xf000),
+        8 => select(&VLANS[..]),
+        1 => Just(0x1001),
+        1 => Just(0x0fff),
+    ];
     prop_oneof![
-        16 => Just(Vec::new()),
-        2 => vec((ethertype, tag), 1..=3),
+        12 => Just(Vec::new()),
+        5 => vec((ethertype, tag), 1..=3),
     ]
 }
 
 fn ttl() -> impl Strategy<Value = u8> {
     prop_oneof![4 => select(&[0, 1, 2, 8, 64, 255][..]), 1 => any::<u8>()]
+}
+
+/// What a UDP datagram has for a checksum.
+#[derive(Clone, Copy, Debug)]
+enum Checksum {
+    Right,
+    Any(u16),
+}
+
+impl Checksum {
+    /// A datagram that has it.
+    fn of(self, ends: (IpAddr, IpAddr), port: u16, payload: &[u8]) -> Vec<u8> {
+        let mut datagram = build::udp(Some(ends), port, payload);
+        if let Self::Any(checksum) = self {
+            datagram[6..8].copy_from_slice(&checksum.to_be_bytes());
+        }
+        datagram
+    }
+}
+
+fn checksum() -> impl Strategy<Value = Checksum> {
+    prop_oneof![
+        6 => Just(Checksum::Right),
+        2 => select(&[0, 0xffff][..]).prop_map(Checksum::Any),
+        2 => any::<u16>().prop_map(Checksum::Any),
+    ]
 }
 
 /// Often a port that a relay may name.
@@ -157,10 +244,11 @@ fn packet4() -> impl Strategy<Value = Ipv4> {
     let group = prop_oneof![
         40 => select(&GROUPS4[..]),
         1 => Just(Ipv4Addr::new(239, 255, 0, 1)),
-        1 => Just(Ipv4Addr::BROADCAST),
-        1 => Just(Ipv4Addr::new(10, 0, 0, 255)),
+        2 => Just(Ipv4Addr::BROADCAST),
+        2 => Just(DIRECTED),
+        1 => Just(Ipv4Addr::new(10, 0, 1, 255)),
     ];
-    let protocol = prop_oneof![30 => Just(17), 1 => select(&[1, 2, 6, 103, 136][..])];
+    let protocol = prop_oneof![30 => Just(17), 6 => select(&[1, 2, 6, 47, 58, 103, 136][..])];
     let errors = prop_oneof![
         60 => Just((4, 0, 0)),
         1 => (select(&[0, 6, 15][..]), Just(0), Just(0)),
@@ -174,19 +262,20 @@ fn packet4() -> impl Strategy<Value = Ipv4> {
         3 => select(&[build::MORE, build::MORE | 3, 185, 1, 0x8000, 0x6000][..]),
     ];
     (
-        (source, group, protocol, ttl()),
-        (errors, checksum_error),
+        (source, group, (protocol, ttl(), any::<u8>())),
+        (errors, checksum_error, checksum()),
         (0_usize..=10, fragment, 1_u16..=2),
         (port(), vec(any::<u8>(), 0..60)),
     )
         .prop_map(
             |(
-                (source, group, protocol, ttl),
-                ((version, header_length_error, length_error), checksum_error),
+                (source, group, (protocol, ttl, tos)),
+                ((version, header_length_error, length_error), checksum_error, checksum),
                 (options, fragment, id),
                 (port, payload),
             )| Ipv4 {
                 version,
+                tos,
                 options: vec![1; options / 3 * 4],
                 header_length_error,
                 length_error,
@@ -194,7 +283,12 @@ fn packet4() -> impl Strategy<Value = Ipv4> {
                 id,
                 fragment,
                 ttl,
-                ..Ipv4::new(source, group, protocol, build::udp(None, port, &payload))
+                ..Ipv4::new(
+                    source,
+                    group,
+                    protocol,
+                    checksum.of((source.into(), group.into()), port, &payload),
+                )
             },
         )
 }
@@ -212,8 +306,8 @@ fn packet6() -> impl Strategy<Value = Ipv6> {
     ];
     let protocol = prop_oneof![
         30 => Just(17),
-        3 => Just(58),
-        1 => select(&[6, 50, 59, 103, 136][..]),
+        4 => Just(58),
+        3 => select(&[2, 6, 47, 50, 59, 103, 136][..]),
     ];
     let version = prop_oneof![30 => Just(6), 1 => Just(4)];
     let length_error = prop_oneof![40 => Just(0), 1 => -80_i16..6];
@@ -225,22 +319,25 @@ fn packet6() -> impl Strategy<Value = Ipv6> {
     // Of ICMPv6, only the type matters.
     let icmp = prop_oneof![Just(128), 126_u8..=146];
     (
-        (source, group, protocol, ttl()),
-        (version, length_error, headers, icmp),
+        (source, group, protocol, (ttl(), any::<u8>(), any::<u32>())),
+        (version, length_error, headers, icmp, checksum()),
         (port(), vec(any::<u8>(), 0..60)),
     )
         .prop_map(
             |(
-                (source, group, protocol, hop_limit),
-                (version, length_error, headers, icmp),
+                (source, group, protocol, (hop_limit, class, flow)),
+                (version, length_error, headers, icmp, checksum),
                 (port, payload),
             )| {
-                let mut payload = build::udp(None, port, &payload);
+                let ends = (source.into(), group.into());
+                let mut payload = checksum.of(ends, port, &payload);
                 if protocol == 58 {
                     payload[0] = icmp;
                 }
                 Ipv6 {
                     version,
+                    class,
+                    flow,
                     length_error,
                     hop_limit,
                     headers,
@@ -272,22 +369,25 @@ pub(crate) fn fragment() -> impl Strategy<Value = Arrival> {
         ][..],
     );
     let ends = (any::<bool>(), any::<bool>(), 0_usize..2);
+    let vlan = select(&[None, None, None, Some(0xe000), Some(VLANS[0])][..]);
+    let protocol = select(&[17, 17, 17, 1, 2][..]);
     (
-        select(&IFINDEXES[..2]),
+        (select(&IFINDEXES[..2]), vlan),
         ends,
         part,
-        1_u16..=2,
+        (protocol, 1_u16..=2),
         select(&PORTS[..2]),
     )
         .prop_map(
-            |(ingress, (v6, other_source, group), (offset, more), id, port)| {
+            |((ingress, stripped_tag), (v6, other_source, group), part, (protocol, id), port)| {
                 let source = usize::from(other_source);
+                let (offset, more) = part;
                 let datagram = build::udp(None, port, b"a part");
                 let (group, ethertype, packet) = if v6 {
                     let group = GROUPS6[group];
                     let packet = Ipv6 {
                         headers: vec![Ipv6::fragment(offset, more, id.into())],
-                        ..Ipv6::new(SOURCES6[source], group, build::UDP, datagram)
+                        ..Ipv6::new(SOURCES6[source], group, protocol, datagram)
                     };
                     (IpAddr::V6(group), build::IPV6, packet.bytes())
                 } else {
@@ -296,7 +396,7 @@ pub(crate) fn fragment() -> impl Strategy<Value = Arrival> {
                     let packet = Ipv4 {
                         id,
                         fragment: more | offset,
-                        ..Ipv4::new(SOURCES4[source], group, build::UDP, datagram)
+                        ..Ipv4::new(SOURCES4[source], group, protocol, datagram)
                     };
                     (IpAddr::V4(group), build::IPV4, packet.bytes())
                 };
@@ -304,6 +404,7 @@ pub(crate) fn fragment() -> impl Strategy<Value = Arrival> {
                 Arrival {
                     ingress,
                     frame: build::ethernet(mac, [0x02, 0, 0, 0, 0, 0x55], &[], ethertype, &packet),
+                    stripped_tag,
                     ..Arrival::default()
                 }
             },

@@ -3,6 +3,7 @@
 //! - `fixtures`: the fixture table, through the classifier and through the model
 //! - `relaying`: random worlds and frames, through plan, diff, apply, classifier and edits
 //! - `planning`: what holds between any two tables
+//! - `worlds`, `rules`, `frames`: what these are made with
 //! - `steps`: the steps of some changes, and that none of them leaves a gap
 //!
 //! `PROPTEST_CASES` says how long they search.
@@ -12,6 +13,7 @@ mod frames;
 mod pipeline;
 mod planning;
 mod relaying;
+mod rules;
 mod steps;
 mod worlds;
 

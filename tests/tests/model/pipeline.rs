@@ -1,58 +1,206 @@
 //! From a world and frames to copies, the way mcr goes: all but the kernel.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
 
-use mcr::{
-    datapath::{Datapath as _, fake::Fake},
-    plan::{Table, World, diff, plan},
-};
+use ipnet::IpNet;
+use mcr::plan::{Change, Op, Table, World, diff, plan, table::FrameRoute, table::Route};
 use mcr_common::{
     Basis, Tables, Verdict, classify,
     frame::Slice,
-    table::{EMPTY_SET, FragmentKey, RouteKey4, RouteKey6, Slot},
+    table::{
+        EMPTY_SET, Egress, EgressSet, FragmentKey, FrameKey, Key4, Key6, Limit, Link, Node, Ports,
+        Scope, Selector, Slot, Target, VlanKey,
+    },
 };
 use mcr_tests::oracle::{Arrival, Copy, Judgement, Relayed};
 
-/// A table as a datapath has it, with the first fragments it remembers.
+/// What a datapath has in its maps: what it was told by steps, and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) links: BTreeMap<u32, Link>,
+    pub(crate) vlans: BTreeMap<VlanKey, Scope>,
+    pub(crate) routes: BTreeMap<Route, Target>,
+    pub(crate) frames: BTreeMap<FrameRoute, Target>,
+    pub(crate) nodes: BTreeMap<u32, Node>,
+    pub(crate) ports: BTreeMap<u32, Ports>,
+    pub(crate) slots: BTreeMap<u32, Slot>,
+    pub(crate) limits: BTreeMap<u32, Limit>,
+    pub(crate) sets: BTreeMap<u32, EgressSet>,
+    pub(crate) egresses: BTreeMap<u32, Egress>,
+}
+
+impl Held {
+    /// What a datapath has that holds this table.
+    pub(crate) fn of(table: &Table) -> Self {
+        let named = table.sources.iter().flat_map(|(node, sources)| {
+            let named = sources.named.iter();
+            named.map(|(prefix, target)| {
+                let route = Route {
+                    node: *node,
+                    prefix: *prefix,
+                };
+                (route, *target)
+            })
+        });
+        let groups = table.groups.iter().map(|(route, target)| (*route, *target));
+        let nodes = table.sources.iter();
+        Self {
+            links: table.links.clone(),
+            vlans: table.vlans.clone(),
+            routes: groups.chain(named).collect(),
+            frames: table.frames.clone(),
+            nodes: nodes.map(|(id, sources)| (*id, sources.node())).collect(),
+            ports: table.ports.clone(),
+            slots: table.slots.clone(),
+            limits: table.limits.clone(),
+            sets: table.sets.clone(),
+            egresses: table.egresses.clone(),
+        }
+    }
+
+    /// Makes one step, which must lead from what is there.
+    pub(crate) fn step(&mut self, op: &Op) {
+        match op {
+            Op::Link(change) => put(&mut self.links, change),
+            Op::Vlan(change) => put(&mut self.vlans, change),
+            Op::Route(change) => put(&mut self.routes, change),
+            Op::Frame(change) => put(&mut self.frames, change),
+            Op::Node(change) => put(&mut self.nodes, change),
+            Op::Ports(change) => put(&mut self.ports, change),
+            Op::Slot(change) => put(&mut self.slots, change),
+            Op::Limit(change) => put(&mut self.limits, change),
+            Op::Set(change) => put(&mut self.sets, change),
+            Op::Egress(change) => put(&mut self.egresses, change),
+        }
+    }
+
+    /// After all these steps.
+    pub(crate) fn after(mut self, ops: &[Op]) -> Self {
+        for op in ops {
+            self.step(op);
+        }
+        self
+    }
+
+    /// The longest prefix of an address at a node, but for the address itself.
+    fn longest(&self, node: u32, address: IpAddr) -> Option<Target> {
+        let at_node = self.routes.iter().filter(|(route, _)| route.node == node);
+        at_node
+            .map(|(route, target)| (route.prefix, target))
+            .filter(|(prefix, _)| prefix.prefix_len() < prefix.max_prefix_len())
+            .filter(|(prefix, _)| prefix.contains(&address))
+            .max_by_key(|(prefix, _)| prefix.prefix_len())
+            .map(|(_, target)| *target)
+    }
+
+    fn exact(&self, node: u32, address: IpAddr) -> Option<Target> {
+        let prefix = IpNet::from(address);
+        self.routes.get(&Route { node, prefix }).copied()
+    }
+}
+
+fn put<K: Ord + std::marker::Copy, V: Clone + PartialEq + std::fmt::Debug>(
+    entries: &mut BTreeMap<K, V>,
+    change: &Change<K, V>,
+) {
+    let before = match change.new.clone() {
+        Some(value) => entries.insert(change.key, value),
+        None => entries.remove(&change.key),
+    };
+    assert_eq!(before, change.old, "a step begins with what is there");
+}
+
+/// A datapath with the first fragments it remembers, and the table its counters belong to.
 pub(crate) struct Memory<'a> {
+    pub(crate) held: &'a Held,
     pub(crate) table: &'a Table,
-    pub(crate) fragments: &'a RefCell<BTreeMap<FragmentKey, u16>>,
+    pub(crate) fragments: &'a RefCell<BTreeMap<FragmentKey, Selector>>,
 }
 
 impl Tables for Memory<'_> {
-    fn route4(&self, key: &RouteKey4) -> Option<u32> {
-        self.table.routes4.get(key).copied()
+    fn scope(&self, key: &VlanKey) -> Option<Scope> {
+        self.held.vlans.get(key).copied()
     }
 
-    fn route6(&self, key: &RouteKey6) -> Option<u32> {
-        self.table.routes6.get(key).copied()
+    fn exact4(&self, key: &Key4) -> Option<Target> {
+        self.held.exact(key.node(), key.address().into())
+    }
+
+    fn prefix4(&self, key: &Key4) -> Option<Target> {
+        self.held.longest(key.node(), key.address().into())
+    }
+
+    fn exact6(&self, key: &Key6) -> Option<Target> {
+        self.held.exact(key.node(), key.address().into())
+    }
+
+    fn prefix6(&self, key: &Key6) -> Option<Target> {
+        self.held.longest(key.node(), key.address().into())
+    }
+
+    fn frames(&self, key: &FrameKey) -> Option<Target> {
+        let frames = self.held.frames.iter();
+        frames
+            .filter(|(route, _)| {
+                let entry = route.key;
+                (entry.node(), entry.ethertype()) == (key.node(), key.ethertype())
+                    && first_bits(entry.mac(), route.length) == first_bits(key.mac(), route.length)
+            })
+            .max_by_key(|(route, _)| route.length)
+            .map(|(_, target)| *target)
+    }
+
+    fn node(&self, id: u32) -> Option<Node> {
+        let node = self.held.nodes.get(&id);
+        Some(*node.expect("what leads to sources leads to some that are there"))
+    }
+
+    fn ports(&self, id: u32, selector: Selector) -> Target {
+        let ports = self.held.ports.get(&id);
+        let ports = ports.expect("what leads to ports leads to some that are there");
+        ports.find(selector)
     }
 
     /// The kernel's arrays have every slot; one that was not written would be no rule.
     fn slot(&self, id: u32) -> Option<Slot> {
-        let slot = self.table.slots.get(&id);
+        let slot = self.held.slots.get(&id);
         Some(*slot.expect("a route leads to a slot that is there"))
     }
 
-    fn learn_fragment(&self, key: &FragmentKey, port: u16) {
-        self.fragments.borrow_mut().insert(*key, port);
+    /// No limit is ever reached here.
+    fn take(&self, bucket: u32, _frames: u32, _bytes: u32) -> bool {
+        assert!(self.held.limits.contains_key(&bucket), "bucket {bucket}");
+        true
     }
 
-    fn fragment_port(&self, key: &FragmentKey) -> Option<u16> {
+    fn learn_fragment(&self, key: &FragmentKey, selector: Selector) {
+        self.fragments.borrow_mut().insert(*key, selector);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Selector> {
         self.fragments.borrow().get(key).copied()
     }
+}
+
+fn first_bits(mac: [u8; 6], length: u8) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f]) >> (48 - length)
 }
 
 impl Memory<'_> {
     /// Decides about a frame and carries it out, in terms of the model.
     pub(crate) fn carry_out(&self, arrival: &Arrival) -> Judgement {
-        let Some(link) = self.table.links.get(&arrival.ingress) else {
+        let Some(link) = self.held.links.get(&arrival.ingress) else {
             return Judgement::Pass;
         };
+        if arrival.from_host && link.host_frames == 0 {
+            return Judgement::Pass;
+        }
         let frame = Slice {
             bytes: &arrival.frame,
             stripped_tag: arrival.stripped_tag,
             to_this_host: arrival.to_this_host,
+            from_host: arrival.from_host,
             segment_size: arrival.segment_size,
         };
         let (packet, hit) = match classify(&frame, arrival.ingress, link, self) {
@@ -74,16 +222,16 @@ impl Memory<'_> {
             drop_local: hit.drop_local,
             ..Relayed::default()
         };
-        let set = &self.table.sets[&hit.set];
+        let set = &self.held.sets[&hit.set];
         for id in &set.members[..set.len as usize] {
-            let egress = &self.table.egresses[id];
+            let egress = &self.held.egresses[id];
             match basis.rewrite(egress) {
                 Ok(rewrite) => {
                     let mut copy = arrival.frame.clone();
                     rewrite.apply(&mut copy);
                     relayed.copies.push(Copy {
                         egress: egress.ifindex(),
-                        frame: copy,
+                        frame: with_tag(copy, arrival.stripped_tag),
                     });
                 }
                 Err(reason) => relayed.failed.push((egress.ifindex(), reason)),
@@ -95,17 +243,20 @@ impl Memory<'_> {
     }
 }
 
-/// The table of `world` as a datapath holds it that held `previous` before.
+/// The frame with the tag in it that lies beside it.
+fn with_tag(mut frame: Vec<u8>, stripped: Option<u16>) -> Vec<u8> {
+    if let Some(tag) = stripped {
+        let [high, low] = tag.to_be_bytes();
+        frame.splice(12..12, [0x81, 0x00, high, low]);
+    }
+    frame
+}
+
+/// The table of `world` as a datapath gets it that held `previous` before, which has all of it
+/// after the steps between the two.
 pub(crate) fn in_force(world: &World, previous: &Table) -> Table {
     let planned = plan(world, previous).expect("the world is small").table;
-    let mut datapath = Fake {
-        table: previous.clone(),
-        ..Fake::default()
-    };
-    let ops = diff(previous, &planned);
-    datapath.apply(&ops).expect("no step was told to fail");
-    Table {
-        owners: planned.owners,
-        ..datapath.table
-    }
+    let held = Held::of(previous).after(&diff(previous, &planned));
+    assert_eq!(held, Held::of(&planned));
+    planned
 }

@@ -1,13 +1,16 @@
 //! The steps of some changes that are known beforehand.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
 
 use mcr::{
-    config::model::{Group, LinkName, LinkSelector, Local, Relay, SourceMac, Ttl},
-    plan::{LinkKind, LinkState, Op, Table, World, diff, plan},
+    config::model::{
+        Edits, GroupMatch, LinkName, LinkSelector, Local, Match, Packets, ProtocolMatch, Relay,
+        Ttl, VlanMatch, Way,
+    },
+    plan::{Op, Table, World, diff, plan},
 };
 
 use crate::{
@@ -25,7 +28,7 @@ fn a_change_of_one_thing_among_many_is_a_few_steps() {
     assert_eq!(table.routes(), 1000);
 
     let mut changed = world.clone();
-    changed.links.get_mut(&3).expect("there").mtu -= 1;
+    changed.links.change(3, |link| link.mtu -= 1);
     assert_steps(&table, &changed, &["change egress"]);
 
     let mut changed = world.clone();
@@ -35,10 +38,10 @@ fn a_change_of_one_thing_among_many_is_a_few_steps() {
     assert_steps(&without, &world, &["add slot", "add route"]);
 
     let mut changed = world.clone();
-    changed.relays[one].to = changed.relays[one].from.clone();
-    changed.relays[one].to.extend(world.relays[two].to.clone());
+    let back = changed.relays[one].from.iter().cloned().map(plainly);
+    changed.relays[one].to = back.chain(world.relays[two].to.clone()).collect();
     assert_steps(&table, &changed, &[]);
-    changed.relays[one].ttl = Ttl::Decrement;
+    worlds::set_ttl(&mut changed.relays[one], Ttl::Decrement);
     assert_steps(
         &table,
         &changed,
@@ -51,9 +54,7 @@ fn a_change_of_one_thing_among_many_is_a_few_steps() {
     };
     assert_steps(&table, &changed, &["change slot"]);
     // What was matched before must not be treated as what is matched now.
-    changed.relays[two].groups = Group::new(IpAddr::from([239, 9, 9, 9]))
-        .into_iter()
-        .collect();
+    changed.relays[two].matches = group([239, 9, 9, 9].into());
     let steps = ["add slot", "add route", "remove route", "remove slot"];
     assert_steps(&table, &changed, &steps);
 }
@@ -88,41 +89,48 @@ fn narrow_rules_come_and_go_without_a_gap() {
 
 /// So many relays between links 2 and 3, each with a group of its own.
 fn crowd(relays: u16) -> World {
-    let name = |name: &str| vec![LinkSelector::Name(LinkName::new(name).expect("a name"))];
-    let link = |name: &str| LinkState {
-        name: name.to_owned(),
-        alternative_names: Vec::new(),
-        kind: LinkKind::Software,
-        mac: [2, 0, 0, 0, 0, 1],
-        mtu: 1500,
-        up: true,
-        master: None,
-        parent: None,
-    };
+    let name = |name: &str| LinkSelector::Name(LinkName::new(name).expect("a name"));
     let relay = |number: u16| {
         let [high, low] = number.to_be_bytes();
         Relay {
             name: format!("relay {number}"),
             place: None,
-            from: name("in"),
-            to: name("out"),
-            groups: Group::new(IpAddr::from([239, 1, high, low]))
-                .into_iter()
-                .collect(),
-            sources: BTreeSet::new(),
-            ports: BTreeSet::new(),
-            ttl: Ttl::Keep,
-            source_mac: SourceMac::Auto,
+            from: vec![name("in")],
+            to: vec![plainly(name("out"))],
+            matches: group([239, 1, high, low].into()),
+            vlans: BTreeSet::from([VlanMatch::Untagged]),
             local: Local::Keep,
+            limit: None,
+            host_frames: false,
             join: true,
         }
     };
     World {
         relays: (0..relays).map(relay).collect(),
-        links: BTreeMap::from([(2, link("in")), (3, link("out"))]),
+        links: [(2, worlds::plain("in")), (3, worlds::plain("out"))]
+            .into_iter()
+            .collect(),
         relay_mac: RELAY_MAC,
         ..World::default()
     }
+}
+
+/// A way out without edits.
+fn plainly(link: LinkSelector) -> Way {
+    Way {
+        link,
+        edits: Edits::default(),
+    }
+}
+
+/// UDP to one group.
+fn group(group: IpAddr) -> Match {
+    Match::Packets(Packets {
+        groups: GroupMatch::exact(group).into_iter().collect(),
+        sources: BTreeSet::new(),
+        ports: BTreeSet::new(),
+        protocol: ProtocolMatch::udp(),
+    })
 }
 
 /// The steps from `table` to that of `world` begin with these words, in this order.

@@ -1,25 +1,28 @@
 //! Worlds that are small enough for everything in them to meet.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    num::NonZeroU16,
 };
 
 use mcr::{
-    config::model::{Group, LinkName, LinkSelector, Local, Relay, SourceMac, Ttl},
+    config::model::{
+        Edits, GroupMatch, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
+    },
     plan::{LinkKind, LinkState, World},
 };
 use proptest::{
     bool::weighted,
-    collection::{btree_set, vec},
+    collection::vec,
     prelude::*,
     sample::{select, subsequence},
 };
 
+pub(crate) use crate::rules::{narrow, relay};
+
 /// Names relays know links by. The last two are no interface names: an alternative name of the
 /// first link, and one of none.
-const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "camera-lan", "nowhere"];
+pub(crate) const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "camera-lan", "nowhere"];
 
 /// The address of mcr.
 pub(crate) const RELAY_MAC: [u8; 6] = [0x02, 0x6d, 0x63, 0x72, 0xaa, 0x01];
@@ -28,21 +31,39 @@ pub(crate) const RELAY_MAC: [u8; 6] = [0x02, 0x6d, 0x63, 0x72, 0xaa, 0x01];
 pub(crate) const IFINDEXES: [u32; 5] = [2, 3, 4, 5, 9];
 
 /// Groups of which the first two have the same MAC address.
-pub(crate) const GROUPS4: [Ipv4Addr; 3] = [
+pub(crate) const GROUPS4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(239, 1, 1, 1),
     Ipv4Addr::new(225, 129, 1, 1),
     Ipv4Addr::new(224, 0, 0, 251),
+    Ipv4Addr::new(239, 1, 1, 2),
 ];
-pub(crate) const GROUPS6: [Ipv6Addr; 2] = [
+pub(crate) const GROUPS6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 0, 0, 1),
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 0, 0, 2),
 ];
-pub(crate) const SOURCES4: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
-pub(crate) const SOURCES6: [Ipv6Addr; 2] = [
+pub(crate) const SOURCES4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(10, 0, 0, 1),
+    Ipv4Addr::new(10, 0, 0, 2),
+    Ipv4Addr::new(10, 0, 1, 1),
+];
+pub(crate) const SOURCES6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1),
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
+    Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 1),
 ];
 pub(crate) const PORTS: [u16; 4] = [5000, 5001, 67, 547];
+pub(crate) const VLANS: [u16; 2] = [5, 6];
+/// The directed broadcast address of the links that have one.
+pub(crate) const DIRECTED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 255);
+/// Stations that copies may be sent to, and a router to a third one.
+pub(crate) const STATIONS4: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(10, 0, 0, 77), Ipv4Addr::new(10, 0, 0, 78)];
+pub(crate) const STATIONS6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x77),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x78),
+];
+pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 
 /// A world with up to nine relays.
 pub(crate) fn world() -> impl Strategy<Value = World> {
@@ -54,24 +75,52 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         15 => Just(BTreeMap::new()),
         1 => select(&IFINDEXES[..]).prop_map(|i| BTreeMap::from([(i, "no hook".to_owned())])),
     ];
-    (links, refused, vec(relay(), 2..=9), any::<bool>()).prop_map(
-        |((indexes, states), refused, mut relays, leased)| {
-            for (number, relay) in relays.iter_mut().enumerate() {
-                relay.name = format!("relay {number}");
-            }
-            World {
-                relays,
-                links: indexes.into_iter().zip(states).collect(),
-                refused,
-                relay_mac: RELAY_MAC,
-                leased,
-            }
-        },
+    (
+        links,
+        refused,
+        neighbours(),
+        vec(relay(), 2..=9),
+        any::<bool>(),
     )
+        .prop_map(
+            |((indexes, states), refused, neighbours, mut relays, leased)| {
+                for (number, relay) in relays.iter_mut().enumerate() {
+                    relay.name = format!("relay {number}");
+                }
+                World {
+                    relays,
+                    links: indexes.into_iter().zip(states).collect(),
+                    refused,
+                    neighbours,
+                    limits: Limits::default(),
+                    relay_mac: RELAY_MAC,
+                    leased,
+                }
+            },
+        )
+}
+
+/// Some of the stations on some of the links.
+fn neighbours() -> impl Strategy<Value = BTreeMap<(u32, IpAddr), [u8; 6]>> {
+    let stations4 = STATIONS4.into_iter().chain([ROUTER]).map(IpAddr::V4);
+    let stations = stations4.chain(STATIONS6.map(IpAddr::V6));
+    let all: Vec<_> = (0_u8..).zip(stations).collect();
+    let all: Vec<_> = IFINDEXES
+        .into_iter()
+        .flat_map(|index| all.iter().map(move |(last, ip)| (index, *last, *ip)))
+        .collect();
+    let count = all.len();
+    subsequence(all, count / 3..=count).prop_map(|known| {
+        let mac = |index: u32, last| [0x02, 0, 0, 0, index.to_le_bytes()[0], 0x70 + last];
+        let known = known.into_iter();
+        known
+            .map(|(index, last, ip)| ((index, ip), mac(index, last)))
+            .collect()
+    })
 }
 
 /// A world of plain links, between all of which these relays relay whole groups of every
-/// source; only ports are still theirs to choose.
+/// source; only ports, protocols, VLANs and some edits are still theirs to choose.
 pub(crate) fn willing(mut relays: Vec<Relay>) -> World {
     let names = |names: &[&str]| -> Vec<LinkSelector> {
         let names = names.iter().filter_map(|name| LinkName::new(name));
@@ -79,63 +128,68 @@ pub(crate) fn willing(mut relays: Vec<Relay>) -> World {
     };
     let all4 = GROUPS4.map(IpAddr::V4);
     let all6 = GROUPS6.map(IpAddr::V6);
+    let groups: BTreeSet<GroupMatch> = all4
+        .into_iter()
+        .chain(all6)
+        .filter_map(GroupMatch::exact)
+        .collect();
     for (number, relay) in relays.iter_mut().enumerate() {
         relay.name = format!("relay {number}");
         relay.from = names(&NAMES[..2]);
-        relay.to = names(&NAMES[..3]);
-        relay.groups = all4
-            .iter()
-            .chain(&all6)
-            .copied()
-            .filter_map(Group::new)
-            .collect();
-        relay.sources.clear();
-    }
-    let links = IFINDEXES.into_iter().zip(NAMES).map(|(index, name)| {
-        let state = LinkState {
-            name: name.to_owned(),
-            alternative_names: Vec::new(),
-            kind: LinkKind::Software,
-            mac: [0x02, 0, 0, 0, 1, name.as_bytes()[0]],
-            mtu: 1500,
-            up: true,
-            master: None,
-            parent: None,
+        let edits = Edits {
+            group: None,
+            source: None,
+            unicast: None,
+            ..relay.to[0].edits
         };
-        (index, state)
-    });
+        relay.to = names(&NAMES[..3])
+            .into_iter()
+            .map(|link| Way { link, edits })
+            .collect();
+        if let Match::Packets(packets) = &mut relay.matches {
+            *packets = Packets {
+                groups: groups.clone(),
+                sources: BTreeSet::new(),
+                ..packets.clone()
+            };
+        }
+    }
+    let links = IFINDEXES.into_iter().zip(NAMES);
     World {
         relays,
-        links: links.collect(),
+        links: links.map(|(index, name)| (index, plain(name))).collect(),
         relay_mac: RELAY_MAC,
         ..World::default()
     }
 }
 
-/// Makes four relays ask for neither source nor port, a port, a source, and both, of the first
-/// group, and a fifth for a source of the second. Their copies differ in TTL.
-pub(crate) fn narrow(relays: &mut [Relay]) {
-    for (number, relay) in (0_u8..).zip(relays) {
-        let first = number < 4;
-        let source = !first || number & 2 != 0;
-        let port = first && number & 1 != 0;
-        relay.groups = Group::new(GROUPS4[usize::from(!first)].into())
-            .into_iter()
-            .collect();
-        relay.sources = source.then_some(SOURCES4[0].into()).into_iter().collect();
-        relay.ports = port
-            .then_some(PORTS[0])
-            .and_then(NonZeroU16::new)
-            .into_iter()
-            .collect();
-        relay.ttl = Ttl::Set(number + 1);
+/// A link with nothing unusual about it.
+pub(crate) fn plain(name: &str) -> LinkState {
+    LinkState {
+        name: name.to_owned(),
+        alternative_names: Vec::new(),
+        kind: LinkKind::Software,
+        mac: [0x02, 0, 0, 0, 1, name.as_bytes()[0]],
+        mtu: 1500,
+        up: true,
+        master: None,
+        parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
+    }
+}
+
+/// The same edits, but for the TTL, on all ways out of a relay.
+pub(crate) fn set_ttl(relay: &mut Relay, ttl: Ttl) {
+    for way in &mut relay.to {
+        way.edits.ttl = ttl;
     }
 }
 
 /// A world, and another that came out of it: some relays and links are as they were.
 pub(crate) fn change() -> impl Strategy<Value = (World, World)> {
-    (world(), world(), vec(any::<bool>(), 9), any::<[bool; 3]>()).prop_map(
-        |(old, mut new, keep, [links, refused, leased])| {
+    (world(), world(), vec(any::<bool>(), 9), any::<[bool; 4]>()).prop_map(
+        |(old, mut new, keep, [links, refused, leased, neighbours])| {
             for (relay, keep) in old.relays.iter().zip(keep) {
                 let Some(same) = new.relays.iter_mut().find(|r| r.name == relay.name) else {
                     continue;
@@ -149,6 +203,9 @@ pub(crate) fn change() -> impl Strategy<Value = (World, World)> {
             }
             if refused {
                 new.refused.clone_from(&old.refused);
+            }
+            if neighbours {
+                new.neighbours.clone_from(&old.neighbours);
             }
             if leased {
                 new.leased = old.leased;
@@ -170,82 +227,20 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
     let master = prop_oneof![50 => Just(None), 1 => select(&IFINDEXES[..]).prop_map(Some)];
     let mtu = select(&[68, 90, 1500, 9000][..]);
     let up = weighted(0.9);
-    (kind, master, mtu, up).prop_map(move |(kind, master, mtu, up)| LinkState {
-        name: NAMES[position].to_owned(),
-        alternative_names: if position == 0 {
-            vec![NAMES[5].to_owned()]
-        } else {
-            Vec::new()
-        },
-        kind,
-        mac: [0x02, 0, 0, 0, 1, NAMES[position].as_bytes()[0]],
-        mtu,
-        up,
-        master: master.filter(|master| *master != index),
-        parent: None,
+    let broadcast = weighted(0.7);
+    (kind, master, mtu, up, broadcast).prop_map(move |(kind, master, mtu, up, broadcast)| {
+        LinkState {
+            alternative_names: if position == 0 {
+                vec![NAMES[5].to_owned()]
+            } else {
+                Vec::new()
+            },
+            kind,
+            mtu,
+            up,
+            master: master.filter(|master| *master != index),
+            broadcasts: broadcast.then_some(DIRECTED).into_iter().collect(),
+            ..plain(NAMES[position])
+        }
     })
-}
-
-fn selectors() -> impl Strategy<Value = Vec<LinkSelector>> {
-    subsequence(NAMES.to_vec(), 1..=5).prop_map(|names| {
-        let names = names.into_iter().filter_map(LinkName::new);
-        names.map(LinkSelector::Name).collect()
-    })
-}
-
-/// A relay without a name. As in a checked rule file, groups and sources are of one family if
-/// sources are given.
-pub(crate) fn relay() -> impl Strategy<Value = Relay> {
-    let edits = (
-        prop_oneof![
-            Just(Ttl::Keep),
-            Just(Ttl::Decrement),
-            select(&[1, 8, 64][..]).prop_map(Ttl::Set),
-        ],
-        select(
-            &[
-                SourceMac::Auto,
-                SourceMac::Relay,
-                SourceMac::Egress,
-                SourceMac::Keep,
-            ][..],
-        ),
-        select(&[Local::Keep, Local::Keep, Local::Drop][..]),
-        any::<bool>(),
-    );
-    (selectors(), selectors(), addresses(), ports(), edits).prop_map(
-        |(from, to, (groups, sources), ports, (ttl, source_mac, local, join))| Relay {
-            name: String::new(),
-            place: None,
-            from,
-            to,
-            groups: groups.into_iter().filter_map(Group::new).collect(),
-            sources: sources.into_iter().collect(),
-            ports: ports.into_iter().filter_map(NonZeroU16::new).collect(),
-            ttl,
-            source_mac,
-            local,
-            join,
-        },
-    )
-}
-
-fn addresses() -> impl Strategy<Value = (Vec<IpAddr>, Vec<IpAddr>)> {
-    let groups4 = GROUPS4.map(IpAddr::V4).to_vec();
-    let groups6 = GROUPS6.map(IpAddr::V6).to_vec();
-    let sources4 = SOURCES4.map(IpAddr::V4).to_vec();
-    let sources6 = SOURCES6.map(IpAddr::V6).to_vec();
-    let all = [groups4.clone(), groups6.clone()].concat();
-    prop_oneof![
-        (subsequence(all, 1..=5), Just(Vec::new())),
-        (subsequence(groups4, 1..=3), subsequence(sources4, 1..=2)),
-        (subsequence(groups6, 1..=2), subsequence(sources6, 1..=2)),
-    ]
-}
-
-fn ports() -> impl Strategy<Value = Vec<u16>> {
-    prop_oneof![
-        Just(Vec::new()),
-        btree_set(select(&PORTS[..]), 1..=2).prop_map(|ports| ports.into_iter().collect()),
-    ]
 }

@@ -107,7 +107,7 @@ fn link_table(links: &[LinkView]) -> Table {
 }
 
 fn group_table(groups: &[GroupView]) -> Table {
-    let head = ["GROUP", "SOURCES", "LINK", "STATE", "WHY"];
+    let head = ["GROUP", "SOURCES", "LINK", "STATE", "BY", "WHY"];
     let mut table = Table::new(&head, "no groups to join");
     for group in groups {
         table.row([
@@ -122,6 +122,7 @@ fn group_table(groups: &[GroupView]) -> Table {
                 GroupCondition::Joined => Cell::good("joined"),
                 GroupCondition::Failed => Cell::bad("failed"),
             },
+            Cell::text(group.version.as_deref().unwrap_or_default()),
             Cell::text(group.reason.as_deref().unwrap_or_default()),
         ]);
     }
@@ -130,15 +131,21 @@ fn group_table(groups: &[GroupView]) -> Table {
 
 fn route_table(routes: &[RouteView]) -> Table {
     let head = [
-        "INGRESS", "GROUP", "SOURCE", "PORTS", "VLAN", "EGRESSES", "DATAPATH", "LOCAL", "RELAYS",
+        "INGRESS", "GROUP", "SOURCE", "PROTOCOL", "PORTS", "VLAN", "EGRESSES", "DATAPATH", "LOCAL",
+        "RELAYS",
     ];
     let mut table = Table::new(&head, "no routes");
     for route in routes {
         let (egresses, datapath) = ways(&route.egresses);
         table.row([
-            Cell::text(&route.ingress),
+            if route.from_host {
+                Cell::text(&format!("{} (host)", route.ingress))
+            } else {
+                Cell::text(&route.ingress)
+            },
             Cell::text(&route.group),
             Cell::text(route.source.as_deref().unwrap_or("any")),
+            Cell::text(&route.protocol),
             Cell::text(route.ports.as_deref().unwrap_or("any")),
             Cell::text(&route.vlan),
             if egresses.is_empty() {

@@ -37,8 +37,47 @@ fn gives_the_same_relay_as_a_rule_file() {
     rules.relays[0].place = None;
     let (relay, warnings) = flags.relay("relay", DatapathChoice::Auto).unwrap();
     assert_eq!(relay, rules.relays[0]);
-    assert_eq!(relay.ttl, Ttl::Set(8));
+    assert!(relay.to.iter().all(|way| way.edits.ttl == Ttl::Set(8)));
     assert_eq!(warnings, []);
+}
+
+#[test]
+fn takes_prefixes_ranges_and_everything_a_rule_file_does() {
+    let flags = RelayFlags {
+        group: texts(&["239.1.1.0/24", "broadcast"]),
+        source: texts(&["10.0.0.0/8"]),
+        port: texts(&["5000-5010", "9"]),
+        protocol: texts(&["udp"]),
+        vlan: texts(&["untagged", "10"]),
+        limit: Some("400mbps".to_owned()),
+        host_frames: Some("true".to_owned()),
+        ..flags()
+    };
+    let text = "version: 1\nrelays: [{name: relay, from: eth0, to: [br0, br1], groups: \
+                [239.1.1.0/24, broadcast], sources: 10.0.0.0/8, ports: [9, 5000-5010], vlan: \
+                [10, untagged], limit: 400mbps, host_frames: true}]";
+    let mut rules = parse(text).unwrap().rules;
+    rules.relays[0].place = None;
+    let (relay, warnings) = flags.relay("relay", DatapathChoice::Auto).unwrap();
+    assert_eq!(relay, rules.relays[0]);
+    assert_eq!(warnings, []);
+}
+
+#[test]
+fn checks_what_must_hold_between_protocols_ports_and_vlans() {
+    let flags = RelayFlags {
+        port: texts(&["5000"]),
+        protocol: texts(&["any"]),
+        vlan: texts(&["any", "5"]),
+        limit: Some("0pps".to_owned()),
+        ..flags()
+    };
+    let expected = [
+        ("--limit", Kind::LimitZero),
+        ("--port", Kind::PortsNeedUdp),
+        ("--vlan", Kind::AnyAmongOthers),
+    ];
+    assert_eq!(errors(&flags, DatapathChoice::Auto), expected);
 }
 
 #[test]
@@ -49,7 +88,7 @@ fn between_is_from_and_to() {
         ..RelayFlags::default()
     };
     let (relay, _) = flags.relay("relay", DatapathChoice::Auto).unwrap();
-    assert_eq!(relay.from, relay.to);
+    assert!(relay.from.iter().eq(relay.to.iter().map(|way| &way.link)));
     assert_eq!(relay.from.len(), 2);
 }
 

@@ -51,3 +51,23 @@ fn a_file_without_an_end_is_too_large() {
     let error = load(Path::new("/dev/zero")).unwrap_err();
     assert!(error.to_string().contains("16 MiB is the most"), "{error}");
 }
+
+#[test]
+fn only_regular_files_are_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rules.yaml");
+    fs::write(&path, GOOD).unwrap();
+    assert_eq!(load_again(&path).unwrap(), load(&path).unwrap());
+    assert!(matches!(
+        load_again(directory.path()),
+        Err(LoadError::Directory(_))
+    ));
+    // It has no other end, which whoever opens it would wait for.
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [&pipe, Path::new("/dev/zero")] {
+        let error = load_again(path).unwrap_err();
+        assert!(matches!(error, LoadError::NotRegular(_)), "{error}");
+        assert_eq!(error.exit_code(), 66);
+    }
+}

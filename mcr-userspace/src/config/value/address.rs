@@ -1,126 +1,224 @@
 //! Groups and sources.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::{
-    model::Group,
+    model::GroupMatch,
     problem::{Kind, Problem, quote},
 };
 
-/// A group: a multicast address, or a prefix that holds no other.
+const MULTICAST4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4));
+const MULTICAST6: IpNet = IpNet::V6(Ipv6Net::new_assert(
+    Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
+    8,
+));
+
+/// An entry of `groups:`: a multicast address, a prefix of them, or `broadcast`.
 ///
 /// # Errors
 ///
-/// What is no address, no multicast address, or (not in force yet) a wider prefix or `broadcast`.
-pub fn group(text: &str) -> Result<Group, Problem> {
+/// What is no address, or holds others than multicast addresses.
+pub fn group(text: &str) -> Result<GroupMatch, Problem> {
     if text == "broadcast" {
-        return Err(Problem::not_in_force("`broadcast`"));
+        return Ok(GroupMatch::Broadcast);
     }
-    let (address, prefix) = address_or_prefix(text)?;
-    if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+    let prefix = address_or_prefix(text)?;
+    if prefix == IpAddr::V4(Ipv4Addr::BROADCAST).into() {
         let message = format!(
-            "{} is the broadcast address, not a multicast group: `broadcast` will be the word for \
-             it, but is not in force in this version yet",
+            "{} is the broadcast address, not a multicast group: write `broadcast`, which also \
+             takes what is sent to the broadcast address of the link's network",
             quote(text)
         );
         return Err(Problem::new(Kind::GroupIsBroadcast, message));
     }
-    let Some(group) = Group::new(address) else {
-        let range = match address {
-            IpAddr::V4(_) => "224.0.0.0 to 239.255.255.255",
-            IpAddr::V6(_) => "ff00:: and up",
-        };
-        let message = format!("{} is not a multicast group: {range} are", quote(text));
-        return Err(Problem::new(Kind::GroupNotMulticast, message));
-    };
-    exact(text, prefix, "group")?;
-    Ok(group)
+    multicast(text, prefix).map(GroupMatch::Prefix)
 }
 
-/// A source: a unicast address, or a prefix that holds no other.
+/// The group of copies: a multicast address, or a prefix of them.
 ///
 /// # Errors
 ///
-/// What is no address, no address of a sender, or (not in force yet) a wider prefix.
-pub fn source(text: &str) -> Result<IpAddr, Problem> {
-    let (address, prefix) = address_or_prefix(text)?;
-    exact(text, prefix, "source")?;
-    let unusable = if address.is_multicast() {
+/// As [`group`].
+pub fn new_group(text: &str) -> Result<IpNet, Problem> {
+    if text == "broadcast" {
+        let message = "`broadcast` can't be the new group: copies go to a multicast group, or to \
+                       one station (`unicast`)";
+        return Err(Problem::new(Kind::GroupNotMulticast, message));
+    }
+    multicast(text, address_or_prefix(text)?)
+}
+
+fn multicast(text: &str, prefix: IpNet) -> Result<IpNet, Problem> {
+    let (all, range) = match prefix {
+        IpNet::V4(_) => (MULTICAST4, "224.0.0.0 to 239.255.255.255"),
+        IpNet::V6(_) => (MULTICAST6, "ff00:: and up"),
+    };
+    if all.contains(&prefix) {
+        return Ok(prefix);
+    }
+    if prefix.contains(&all) {
+        let message = format!(
+            "{} holds more than multicast groups: all of them are `{all}`",
+            quote(text)
+        );
+        return Err(Problem::new(Kind::GroupPrefixTooWide, message));
+    }
+    let message = format!("{} is not a multicast group: {range} are", quote(text));
+    Err(Problem::new(Kind::GroupNotMulticast, message))
+}
+
+/// An entry of `sources:`. It is shown as it is written: a prefix of full length as an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sources(pub IpNet);
+
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            self.0.addr().fmt(f)
+        } else {
+            self.0.fmt(f)
+        }
+    }
+}
+
+/// An entry of `sources:`: a unicast address, or a prefix.
+///
+/// # Errors
+///
+/// What is no address, or no address of a sender.
+pub fn source(text: &str) -> Result<Sources, Problem> {
+    let prefix = address_or_prefix(text)?;
+    if prefix.prefix_len() == 0 {
+        let message = format!(
+            "the source {} is every address: leave the sources out to take any",
+            quote(text)
+        );
+        return Err(Problem::new(Kind::SourceUnusable, message));
+    }
+    sender(text, prefix)?;
+    Ok(Sources(prefix))
+}
+
+/// The source address of copies.
+///
+/// # Errors
+///
+/// What is no address, or no address of a sender.
+pub fn new_source(text: &str) -> Result<IpAddr, Problem> {
+    let address = single(text)?;
+    sender(text, address.into())?;
+    Ok(address)
+}
+
+fn sender(text: &str, prefix: IpNet) -> Result<(), Problem> {
+    if MULTICAST4.contains(&prefix) || MULTICAST6.contains(&prefix) {
         let message = format!(
             "the source {} is a multicast group: a source is the unicast address of a sender",
             quote(text)
         );
         return Err(Problem::new(Kind::SourceIsMulticast, message));
-    } else if address.is_unspecified() {
-        "the unspecified address: leave the sources out to take any"
-    } else if address.is_loopback() {
-        "a loopback address, which no frame on a link comes from"
-    } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        "the broadcast address, which no frame comes from"
-    } else {
-        return Ok(address);
+    }
+    let Some(unusable) = unusable(prefix) else {
+        return Ok(());
     };
     let message = format!("the source {} is {unusable}", quote(text));
     Err(Problem::new(Kind::SourceUnusable, message))
 }
 
-/// Refuses a prefix that holds more than one address.
-fn exact(text: &str, prefix: Option<u8>, what: &str) -> Result<(), Problem> {
-    match prefix {
-        None => Ok(()),
-        Some(_) => Err(Problem::not_in_force(&format!(
-            "the prefix {} as a {what} (an exact address is)",
-            quote(text)
-        ))),
+/// Why no frame on a link comes from these addresses, or goes to them.
+fn unusable(prefix: IpNet) -> Option<&'static str> {
+    let address = prefix.addr();
+    let exact = prefix.prefix_len() == prefix.max_prefix_len();
+    if exact && address.is_unspecified() {
+        return Some("the unspecified address: to mean any, leave it out");
     }
+    if address.is_loopback() && (exact || prefix.prefix_len() >= 8) {
+        return Some("a loopback address, which no frame on a link carries");
+    }
+    let broadcast = exact && address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    broadcast.then_some("the broadcast address, which is no station's")
 }
 
-/// An address, and the length of its prefix unless it is as long as the address.
-fn address_or_prefix(text: &str) -> Result<(IpAddr, Option<u8>), Problem> {
+/// The station that copies go to.
+///
+/// # Errors
+///
+/// What is no address, or [`Kind::NotUnicast`].
+pub fn unicast(text: &str) -> Result<IpAddr, Problem> {
+    station(text, "unicast", "for a multicast group it would be `group`")
+}
+
+/// The router through which a station is reached.
+///
+/// # Errors
+///
+/// As [`unicast`].
+pub fn gateway(text: &str) -> Result<IpAddr, Problem> {
+    station(text, "gateway", "a gateway is a router on the link")
+}
+
+fn station(text: &str, field: &str, hint: &str) -> Result<IpAddr, Problem> {
+    let address = single(text)?;
+    let wrong = if address.is_multicast() {
+        format!("a multicast group: {hint}")
+    } else {
+        match unusable(address.into()) {
+            Some(wrong) => wrong.to_owned(),
+            None => return Ok(address),
+        }
+    };
+    let message = format!(
+        "{} is {wrong}; `{field}` is the address of one station",
+        quote(text)
+    );
+    Err(Problem::new(Kind::NotUnicast, message))
+}
+
+/// An address, and no prefix that holds others.
+fn single(text: &str) -> Result<IpAddr, Problem> {
+    let prefix = address_or_prefix(text)?;
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        return Ok(prefix.addr());
+    }
+    let message = format!(
+        "{} is a prefix: a single address such as `{}` is wanted here",
+        quote(text),
+        prefix.hosts().next().unwrap_or(prefix.addr())
+    );
+    Err(Problem::new(Kind::NotOneAddress, message))
+}
+
+/// An address as the prefix of its full length, or a prefix without host bits.
+fn address_or_prefix(text: &str) -> Result<IpNet, Problem> {
     let Some((address, length)) = text.split_once('/') else {
-        return Ok((address(text)?, None));
+        return Ok(address(text)?.into());
     };
     let address = self::address(address)?;
     let width = if address.is_ipv4() { 32 } else { 128 };
     let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
-    let length = match length.parse::<u8>() {
-        Ok(length) if digits && length <= width => length,
-        _ => {
-            let message = format!(
-                "{} has no prefix length that can be: 0 to {width} is right",
-                quote(text)
-            );
-            return Err(Problem::new(Kind::PrefixLength, message));
-        }
-    };
-    if length == width {
-        return Ok((address, None));
-    }
-    let network = network(address, length);
-    if network != address {
+    let length = length.parse().ok().filter(|_| digits);
+    let Some(prefix) = length.and_then(|length| IpNet::new(address, length).ok()) else {
         let message = format!(
-            "the prefix {} has bits set beyond its length: write `{network}/{length}`, or \
-             `{address}` for this address alone",
+            "{} has no prefix length that can be: 0 to {width} is right",
             quote(text)
         );
-        return Err(Problem::new(Kind::HostBits, message));
+        return Err(Problem::new(Kind::PrefixLength, message));
+    };
+    let right = prefix.trunc();
+    if right.addr() == address {
+        return Ok(right);
     }
-    Ok((address, Some(length)))
-}
-
-/// The address with all bits beyond the prefix cleared.
-fn network(address: IpAddr, length: u8) -> IpAddr {
-    let length = u32::from(length);
-    match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
-            IpAddr::V4((address.to_bits() & mask).into())
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-            IpAddr::V6((address.to_bits() & mask).into())
-        }
-    }
+    let message = format!(
+        "the prefix {} has bits set beyond its length: write `{right}`, or `{address}` for this \
+         address alone",
+        quote(text)
+    );
+    Err(Problem::new(Kind::HostBits, message))
 }
 
 /// An address of either family, or why it is none.

@@ -22,7 +22,7 @@ struct Served {
 }
 
 fn snapshot(groups: u32) -> Snapshot {
-    let join = |number: u32| Join {
+    let join = |number: u32| Join::Group {
         ifindex: 1,
         group: std::net::Ipv4Addr::from_bits(0xef00_0000 + number).into(),
         source: None,
@@ -35,6 +35,7 @@ fn snapshot(groups: u32) -> Snapshot {
         joins: (0..groups)
             .map(|number| (join(number), None))
             .collect::<BTreeMap<_, _>>(),
+        versions: BTreeMap::new(),
         report: Ok(Report::default()),
     }
 }

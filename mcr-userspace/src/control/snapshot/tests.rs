@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::{
     config::parse,
+    control::view::RouteView,
     plan::{LinkKind, plan},
 };
 
@@ -14,8 +15,11 @@ fn link(name: &str, up: bool) -> LinkState {
         mac: [2, 0, 0, 0, 0, 0xab],
         mtu: 1500,
         up,
+        running: up,
         master: None,
         parent: None,
+        addresses: Vec::new(),
+        broadcasts: Vec::new(),
     }
 }
 
@@ -34,7 +38,7 @@ fn snapshot(relays: &str, refused: &[(u32, &str)]) -> Snapshot {
         .map(|(index, why)| (*index, (*why).to_owned()));
     let world = World {
         relays: rules.relays.clone(),
-        links: links.into(),
+        links: links.into_iter().collect(),
         refused: refused.collect(),
         ..World::default()
     };
@@ -45,13 +49,14 @@ fn snapshot(relays: &str, refused: &[(u32, &str)]) -> Snapshot {
         relays: relays
             .map(|(relay, state)| RelaySnapshot {
                 from: relay.from,
-                to: relay.to,
+                to: relay.to.into_iter().map(|way| way.link).collect(),
                 state,
             })
             .collect(),
         table: Arc::new(plan.table),
         datapath: "fake",
         joins: plan.joins.into_iter().map(|join| (join, None)).collect(),
+        versions: [((1, true), "IGMPv3")].into(),
         report: Ok(Report::default()),
     }
 }
@@ -106,7 +111,7 @@ fn groups_have_their_sources_and_why_they_are_not_joined() {
     let relays = "  - {name: r, from: a, to: c, groups: 239.1.1.1, sources: [10.0.0.5, 10.0.0.6]}\n\
                   \x20 - {name: s, from: c, to: a, groups: 239.1.1.1}\n";
     let mut snapshot = snapshot(relays, &[]);
-    let failed = Join {
+    let failed = Join::Group {
         ifindex: 1,
         group: Ipv4Addr::new(239, 1, 1, 1).into(),
         source: Some(Ipv4Addr::new(10, 0, 0, 6).into()),
@@ -126,6 +131,8 @@ fn groups_have_their_sources_and_why_they_are_not_joined() {
             ("c", String::new(), GroupCondition::Joined),
         ]
     );
+    assert_eq!(groups[0].version.as_deref(), Some("IGMPv3"));
+    assert_eq!(groups[2].version, None);
     assert_eq!(groups[1].reason.as_deref(), Some("no buffer space"));
 }
 
@@ -175,4 +182,36 @@ fn without_counters_the_rest_is_shown() {
         assert_eq!(refusal.kind, RefusalKind::System);
         assert!(refusal.message.contains("the map is gone"), "{refusal:?}");
     }
+}
+
+#[test]
+fn routes_say_what_is_carried_in_which_vlan_and_within_limits() {
+    let relays = "  - {name: ports, from: a, to: c, groups: 239.1.0.0/16, ports: [5000-5010, 6000], vlan: 5, limit: 10pps}\n\
+                  \x20 - {name: any, from: a, to: c, groups: 239.1.0.0/16, protocol: any, vlan: any, host_frames: true}\n\
+                  \x20 - {name: ptp, from: c, to: a, frames: {mac: \"01:1b:19:00:00:00/40\", ethertype: 0x88f7}}\n";
+    let routes = show(&snapshot(relays, &[]), Part::Routes).routes.unwrap();
+    let shown = |route: &RouteView| {
+        let ports = route.ports.clone().unwrap_or_default();
+        let relays = route.relays.join(" ");
+        let from = if route.from_host { "host" } else { "link" };
+        format!(
+            "{from} {} {} {} {ports} {relays}",
+            route.vlan, route.group, route.protocol
+        )
+    };
+    let shown: BTreeSet<String> = routes.iter().map(shown).collect();
+    let expected = [
+        "host other 239.1.0.0/16 any  any",
+        "host untagged 239.1.0.0/16 any  any",
+        "link 5 239.1.0.0/16 any 0-66, 69-545, 548-4999, 5011-5999, 6001-65535 any",
+        "link 5 239.1.0.0/16 udp 5000-5010, 6000 any ports",
+        "link other 239.1.0.0/16 any  any",
+        "link untagged 01:1b:19:00:00:00/40 ethertype 0x88f7  ptp",
+        "link untagged 239.1.0.0/16 any  any",
+    ];
+    assert_eq!(shown, expected.map(str::to_owned).into());
+    assert!(
+        routes.iter().all(|route| route.egresses.len() == 1),
+        "{routes:#?}"
+    );
 }

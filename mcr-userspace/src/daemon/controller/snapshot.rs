@@ -3,6 +3,7 @@
 use super::Controller;
 use crate::{
     control::{RelaySnapshot, Snapshot},
+    membership::wire::Family,
     plan::World,
 };
 
@@ -24,7 +25,8 @@ impl Controller {
             ..World::default()
         };
         let relays = relays.iter().zip(&self.states).map(|(relay, state)| {
-            let (from, to) = (relay.from.clone(), relay.to.clone());
+            let from = relay.from.clone();
+            let to = relay.to.iter().map(|way| way.link.clone()).collect();
             let state = state.clone();
             RelaySnapshot { from, to, state }
         });
@@ -32,12 +34,17 @@ impl Controller {
             .wanted
             .iter()
             .map(|join| (*join, self.failed.get(join).cloned()));
+        let versions = self.joins.speech().map(|speech| {
+            let version = speech.version.name(speech.family);
+            ((speech.ifindex, speech.family == Family::V4), version)
+        });
         Snapshot {
             world,
             relays: relays.collect(),
             table: self.table.clone(),
             datapath: self.datapath.name(),
             joins: joins.collect(),
+            versions: versions.collect(),
             report: self.report().map_err(|error| error.to_string()),
         }
     }

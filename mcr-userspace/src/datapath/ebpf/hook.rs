@@ -1,4 +1,4 @@
-//! Where the program is attached: the ingress hook of a link.
+//! Where the programs are attached: the hooks of a link.
 
 use aya::{
     programs::{
@@ -17,7 +17,7 @@ use crate::datapath::StepError;
 /// lowest number coming first, so this is in front of what others add without a thought.
 const PRIORITY: u16 = 99;
 
-/// The two ways to attach to the ingress of a link.
+/// The two ways to attach to a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// TCX (Linux 6.6): ordered, and gone when the process is.
@@ -85,12 +85,13 @@ impl Attacher {
         }
     }
 
-    /// Attaches in front of whatever is there: what follows still sees the frames, and what
-    /// ends the chain does not end relaying.
+    /// Attaches in front of whatever is there, for what arrives or for what the host sends: what
+    /// follows still sees the frames, and what ends the chain does not end relaying.
     pub(super) fn attach(
         &self,
         program: &mut SchedClassifier,
         ifindex: u32,
+        direction: TcAttachType,
     ) -> Result<Attachment, StepError> {
         let name = if_indextoname(ifindex)
             .map_err(|errno| StepError::system(format!("link {ifindex}"), errno.into()))?;
@@ -115,7 +116,7 @@ impl Attacher {
             StepError::system(format!("can't attach to {name}"), cause)
         };
         let id = program
-            .attach_with_options(&name, TcAttachType::Ingress, options)
+            .attach_with_options(&name, direction, options)
             .map_err(|error| failed(&error))?;
         let link = program.take_link(id).map_err(|error| failed(&error))?;
         Ok(Attachment {
@@ -125,7 +126,7 @@ impl Attacher {
     }
 }
 
-/// The program at one link. Detached when dropped, even if the link has moved to another
+/// A program at one hook. Detached when dropped, even if the link has moved to another
 /// network namespace meanwhile.
 #[derive(Debug)]
 pub(super) struct Attachment {
@@ -144,12 +145,15 @@ impl Drop for Attachment {
     }
 }
 
-/// Removes the filter with this handle, and the qdisc if it was the last one; there mostly is
+/// Removes the filters with this handle, and the qdisc if it was the last one; there mostly is
 /// none.
 fn remove_leftover(name: &str, ifindex: u32, handle: TcHandle) {
-    let leftover =
-        SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, handle, None);
-    if leftover.is_ok_and(|link| link.detach().is_ok()) {
+    let remove = |direction| {
+        let leftover = SchedClassifierLink::attached(name, direction, PRIORITY, handle, None);
+        leftover.is_ok_and(|link| link.detach().is_ok())
+    };
+    let removed = [TcAttachType::Ingress, TcAttachType::Egress].map(remove);
+    if removed.contains(&true) {
         // Somebody's filter may stand in the way, and the qdisc is theirs then.
         let _ = clsact::remove_if_unused(ifindex);
     }

@@ -3,6 +3,7 @@
 mod array;
 mod counters;
 mod hash;
+mod trie;
 
 use std::io;
 
@@ -10,13 +11,21 @@ use aya::{
     Ebpf,
     maps::{MapData, MapError},
 };
+use ipnet::IpNet;
 use mcr_common::table::{
-    Egress, EgressSet, EgressStats, Lease, Link, LinkStats, RouteKey4, RouteKey6, Slot, SlotStats,
+    Bucket, Egress, EgressSet, EgressStats, FrameKey, Key4, Key6, Lease, Limit, Link, LinkStats,
+    Node, Ports, Scope, Slot, SlotStats, Target, VlanKey,
 };
 use nix::time::{ClockId, clock_gettime};
 
-use self::{array::Array, counters::PerCpu, hash::Hash};
-use crate::datapath::StepError;
+use self::{array::Array, counters::PerCpu, hash::Hash, trie::Trie};
+use crate::{
+    datapath::StepError,
+    plan::{
+        Change,
+        table::{FrameRoute, Route},
+    },
+};
 
 /// How long relaying goes on at a clsact hook without a sign of life, in nanoseconds.
 const LEASE: u64 = 2_000_000_000;
@@ -24,9 +33,17 @@ const LEASE: u64 = 2_000_000_000;
 /// Every map, by what it holds.
 pub(super) struct Maps {
     pub(super) links: Hash<u32, Link>,
-    pub(super) routes4: Hash<RouteKey4, u32>,
-    pub(super) routes6: Hash<RouteKey6, u32>,
+    pub(super) vlans: Hash<VlanKey, Scope>,
+    exact4: Hash<Key4, Target>,
+    exact6: Hash<Key6, Target>,
+    prefix4: Trie<Key4, Target>,
+    prefix6: Trie<Key6, Target>,
+    frames: Trie<FrameKey, Target>,
+    pub(super) nodes: Array<Node>,
+    pub(super) ports: Array<Ports>,
     pub(super) slots: Array<Slot>,
+    limits: Array<Limit>,
+    buckets: Array<Bucket>,
     pub(super) sets: Array<EgressSet>,
     pub(super) egresses: Array<Egress>,
     pub(super) link_stats: PerCpu<LinkStats>,
@@ -51,9 +68,17 @@ impl Maps {
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, WrongMap> {
         Ok(Self {
             links: Hash::take(object, "mcr_links")?,
-            routes4: Hash::take(object, "mcr_routes4")?,
-            routes6: Hash::take(object, "mcr_routes6")?,
+            vlans: Hash::take(object, "mcr_vlans")?,
+            exact4: Hash::take(object, "mcr_exact4")?,
+            exact6: Hash::take(object, "mcr_exact6")?,
+            prefix4: Trie::take(object, "mcr_prefix4")?,
+            prefix6: Trie::take(object, "mcr_prefix6")?,
+            frames: Trie::take(object, "mcr_frames")?,
+            nodes: Array::take(object, "mcr_nodes")?,
+            ports: Array::take(object, "mcr_ports")?,
             slots: Array::take(object, "mcr_slots")?,
+            limits: Array::take(object, "mcr_limits")?,
+            buckets: Array::take(object, "mcr_buckets")?,
             sets: Array::take(object, "mcr_sets")?,
             egresses: Array::take(object, "mcr_egresses")?,
             link_stats: PerCpu::take(object, "mcr_link_stats")?,
@@ -61,6 +86,52 @@ impl Maps {
             egress_stats: PerCpu::take(object, "mcr_egress_stat")?,
             lease: Array::take(object, "mcr_lease")?,
         })
+    }
+
+    /// Changes a group or a source.
+    pub(super) fn route(&mut self, change: &Change<Route, Target>) -> Result<(), StepError> {
+        const NODE: u32 = u32::BITS;
+        let Route { node, prefix } = change.key;
+        let length = NODE + u32::from(prefix.prefix_len());
+        let exact = prefix.prefix_len() == prefix.max_prefix_len();
+        match prefix {
+            IpNet::V4(prefix) => {
+                let key = Key4::new(node, prefix.addr());
+                if exact {
+                    self.exact4.set(&key, change.new)
+                } else {
+                    self.prefix4.put(length, key, change.new)
+                }
+            }
+            IpNet::V6(prefix) => {
+                let key = Key6::new(node, prefix.addr());
+                if exact {
+                    self.exact6.set(&key, change.new)
+                } else {
+                    self.prefix6.put(length, key, change.new)
+                }
+            }
+        }
+    }
+
+    /// Changes frames that are not IP.
+    pub(super) fn frame(&mut self, change: &Change<FrameRoute, Target>) -> Result<(), StepError> {
+        let FrameRoute { key, length } = change.key;
+        let length = FrameKey::BEFORE_MAC + u32::from(length);
+        self.frames.put(length, key, change.new)
+    }
+
+    /// Changes a limit. A bucket that is added is full.
+    pub(super) fn limit(&mut self, change: &Change<u32, Limit>) -> Result<(), StepError> {
+        if change.old.is_none() {
+            self.buckets.set(change.key, Bucket::default())?;
+        }
+        self.limits.put(change)
+    }
+
+    /// The state of a token bucket.
+    pub(super) fn bucket(&self, id: u32) -> Result<Bucket, StepError> {
+        self.buckets.get(id)
     }
 
     /// Lets relaying go on for another [`LEASE`].

@@ -23,7 +23,7 @@ use nix::{
 
 use super::{
     closer::Closer,
-    frames::{OFFLOAD_LENGTH, Received},
+    frames::{Memory, OFFLOAD_LENGTH, Received},
     sys::Socket,
 };
 
@@ -85,7 +85,8 @@ impl Drop for Port {
     }
 }
 
-/// A copy to be sent: its first bytes, edited, and where in the block the others lie.
+/// A copy to be sent: its first bytes, edited, and where in the memory of its frame the others
+/// lie.
 #[derive(Debug)]
 struct Copy {
     head: [u8; OFFLOAD_LENGTH + EDITED],
@@ -108,11 +109,11 @@ impl Copy {
         }
     }
 
-    /// The parts of the message, `block` being the one the frame lies in.
-    fn parts<'a>(&'a self, block: &'a [u8]) -> [IoSlice<'a>; 2] {
+    /// The parts of the message, `memory` being what the frame lies in.
+    fn parts<'a, M: Memory + ?Sized>(&'a self, memory: &'a M) -> [IoSlice<'a>; 2] {
         [
             IoSlice::new(&self.head[..self.head_length]),
-            IoSlice::new(block.get(self.rest.clone()).unwrap_or_default()),
+            IoSlice::new(memory.get(self.rest.clone()).unwrap_or_default()),
         ]
     }
 
@@ -132,20 +133,14 @@ pub(super) struct Exit {
 }
 
 impl Exit {
-    /// A way out without copies.
-    pub(super) fn new(egress: Egress, port: Arc<Port>) -> Self {
+    /// A way out that has counted this so far.
+    pub(super) fn new(egress: Egress, port: Arc<Port>, stats: EgressStats) -> Self {
         Self {
             egress,
             port,
             pending: Vec::with_capacity(BATCH),
-            stats: EgressStats::default(),
+            stats,
         }
-    }
-
-    /// Changes the way of copies to come. None is pending.
-    pub(super) fn change(&mut self, egress: Egress, port: Arc<Port>) {
-        self.egress = egress;
-        self.port = port;
     }
 
     /// Adds a copy of a frame, or counts why there is none. Returns whether it is the first
@@ -168,13 +163,13 @@ impl Exit {
         self.pending.len() >= BATCH
     }
 
-    /// Sends what is pending; the frames lie in `block`. Never waits: a copy the link has no
+    /// Sends what is pending; the frames lie in `memory`. Never waits: a copy the link has no
     /// room for fails, and so does only that one.
-    pub(super) fn flush(&mut self, block: &[u8], headers: &mut Headers) {
+    pub(super) fn flush<M: Memory + ?Sized>(&mut self, memory: &M, headers: &mut Headers) {
         let mut rest = self.pending.as_slice();
         while let Some(first) = rest.first() {
             let sent = match &self.port.socket {
-                Some(socket) => headers.send(socket, rest, block),
+                Some(socket) => headers.send(socket, rest, memory),
                 None => Err(Errno::ENODEV),
             };
             match sent {
@@ -211,11 +206,16 @@ impl Headers {
     }
 
     /// Sends copies and returns how many; an error is about the first.
-    fn send(&mut self, socket: &Socket, copies: &[Copy], block: &[u8]) -> nix::Result<usize> {
+    fn send<M: Memory + ?Sized>(
+        &mut self,
+        socket: &Socket,
+        copies: &[Copy],
+        memory: &M,
+    ) -> nix::Result<usize> {
         let count = copies.len().min(BATCH);
         let mut parts = [[IoSlice::new(&[]); 2]; BATCH];
         for (parts, copy) in parts.iter_mut().zip(copies) {
-            *parts = copy.parts(block);
+            *parts = copy.parts(memory);
         }
         let sent = sendmmsg(
             socket.as_fd().as_raw_fd(),
@@ -253,7 +253,7 @@ mod tests {
         let bytes = &block[FRAME_AT..FRAME_AT + length];
         let copy = Copy::new(&Received::new(bytes, FRAME_AT, &OFFLOAD), rewrite);
         assert_eq!(copy.length(), length as u64);
-        let parts = copy.parts(&block);
+        let parts = copy.parts(block.as_slice());
         parts.iter().flat_map(|part| part.to_vec()).collect()
     }
 

@@ -1,11 +1,11 @@
-//! Which port the fragments of a datagram go to.
+//! What the fragments of a packet carry.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     time::{Duration, Instant},
 };
 
-use mcr_common::table::{FRAGMENT_TIMEOUT, FragmentKey};
+use mcr_common::table::{FRAGMENT_TIMEOUT, FragmentKey, Selector};
 
 /// The first fragments seen lately, at most so many. For a new one, the first that was not
 /// asked for since the last time round is forgotten (the clock algorithm, close to the least
@@ -22,7 +22,7 @@ pub(super) struct Fragments {
 #[derive(Debug)]
 struct Fragment {
     key: FragmentKey,
-    port: u16,
+    selector: Selector,
     seen: Instant,
     /// Whether it was asked for since the hand passed.
     used: bool,
@@ -39,11 +39,11 @@ impl Fragments {
         }
     }
 
-    /// Remembers that a datagram goes to `port`.
-    pub(super) fn learn(&mut self, key: &FragmentKey, port: u16, now: Instant) {
+    /// Remembers what a packet carries.
+    pub(super) fn learn(&mut self, key: &FragmentKey, selector: Selector, now: Instant) {
         let fragment = Fragment {
             key: *key,
-            port,
+            selector,
             seen: now,
             used: false,
         };
@@ -60,14 +60,14 @@ impl Fragments {
         }
     }
 
-    /// The port a datagram goes to, if its first fragment was seen lately.
-    pub(super) fn port(&mut self, key: &FragmentKey, now: Instant) -> Option<u16> {
+    /// What a packet carries, if its first fragment was seen lately.
+    pub(super) fn get(&mut self, key: &FragmentKey, now: Instant) -> Option<Selector> {
         let Entry::Occupied(entry) = self.index.entry(*key) else {
             return None;
         };
         let fragment = &mut self.entries[*entry.get()];
         fragment.used = true;
-        (!expired(fragment, now)).then_some(fragment.port)
+        (!expired(fragment, now)).then_some(fragment.selector)
     }
 
     /// The entry to be forgotten. Ends after two rounds at most, because the first one leaves
@@ -96,27 +96,31 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use mcr_common::table::{FRAGMENT_TIMEOUT, FragmentKey};
+    use mcr_common::table::{FRAGMENT_TIMEOUT, FragmentKey, Selector, VlanKey};
 
     use super::Fragments;
 
     fn key(identification: u32) -> FragmentKey {
         let group = Ipv4Addr::new(239, 1, 1, 1);
-        FragmentKey::v4(1, Ipv4Addr::LOCALHOST, group, identification)
+        let place = VlanKey::new(1, 0, false);
+        FragmentKey::v4(place, Ipv4Addr::LOCALHOST, group, 17, identification)
     }
 
     #[test]
-    fn a_port_is_remembered_until_it_expires() {
+    fn what_a_packet_carries_is_remembered_until_it_expires() {
         let mut fragments = Fragments::new(4);
         let start = Instant::now();
         let timeout = Duration::from_nanos(FRAGMENT_TIMEOUT);
-        fragments.learn(&key(1), 5000, start);
+        fragments.learn(&key(1), Selector::udp(5000), start);
         let last = start + Duration::from_nanos(FRAGMENT_TIMEOUT - 1);
-        assert_eq!(fragments.port(&key(1), last), Some(5000));
-        assert_eq!(fragments.port(&key(2), last), None);
-        assert_eq!(fragments.port(&key(1), start + timeout), None);
-        fragments.learn(&key(1), 5001, start + timeout);
-        assert_eq!(fragments.port(&key(1), start + timeout), Some(5001));
+        assert_eq!(fragments.get(&key(1), last), Some(Selector::udp(5000)));
+        assert_eq!(fragments.get(&key(2), last), None);
+        assert_eq!(fragments.get(&key(1), start + timeout), None);
+        fragments.learn(&key(1), Selector::udp(5001), start + timeout);
+        assert_eq!(
+            fragments.get(&key(1), start + timeout),
+            Some(Selector::udp(5001))
+        );
     }
 
     #[test]
@@ -124,14 +128,14 @@ mod tests {
         let mut fragments = Fragments::new(4);
         let now = Instant::now();
         for id in 0..4 {
-            fragments.learn(&key(id), 5000, now);
+            fragments.learn(&key(id), Selector::udp(5000), now);
         }
-        assert_eq!(fragments.port(&key(0), now), Some(5000));
-        assert_eq!(fragments.port(&key(2), now), Some(5000));
-        fragments.learn(&key(4), 5000, now);
-        fragments.learn(&key(5), 5000, now);
+        assert_eq!(fragments.get(&key(0), now), Some(Selector::udp(5000)));
+        assert_eq!(fragments.get(&key(2), now), Some(Selector::udp(5000)));
+        fragments.learn(&key(4), Selector::udp(5000), now);
+        fragments.learn(&key(5), Selector::udp(5000), now);
         let left: Vec<_> = (0..6)
-            .filter(|id| fragments.port(&key(*id), now).is_some())
+            .filter(|id| fragments.get(&key(*id), now).is_some())
             .collect();
         assert_eq!(left, [0, 2, 4, 5]);
     }
@@ -141,8 +145,8 @@ mod tests {
         let mut fragments = Fragments::new(8);
         let now = Instant::now();
         for id in 0..100 {
-            fragments.learn(&key(id), 1, now);
-            assert_eq!(fragments.port(&key(id), now), Some(1));
+            fragments.learn(&key(id), Selector::udp(1), now);
+            assert_eq!(fragments.get(&key(id), now), Some(Selector::udp(1)));
             assert!(fragments.entries.len() <= 8);
             assert_eq!(fragments.index.len(), fragments.entries.len());
         }

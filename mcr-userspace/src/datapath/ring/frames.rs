@@ -1,14 +1,16 @@
-//! The frames of a block of the receive ring.
+//! A frame as the receive ring holds it.
 //!
 //! ```text
-//! tpacket3_hdr │ sockaddr_ll │ … │ virtio_net_hdr │ frame
+//! tpacket2_hdr │ sockaddr_ll │ … │ virtio_net_hdr │ frame
 //! └────────────────── tp_mac ─────────────────────┘
-//! └────────────────── tp_next_offset ─────────────────────► the next one
 //! ```
 
-use std::mem::{offset_of, size_of};
+use std::{
+    mem::{offset_of, size_of},
+    ops::Range,
+};
 
-use libc::{sockaddr_ll, tpacket_hdr_variant1, tpacket3_hdr};
+use libc::{sockaddr_ll, tpacket2_hdr};
 use mcr_common::frame::Slice;
 
 /// Length of a `struct virtio_net_hdr` (`include/uapi/linux/virtio_net.h`), in bytes.
@@ -24,14 +26,20 @@ const GSO_SIZE: usize = 4;
 const GSO_NONE: u8 = 0;
 
 /// Where the address the frame came from lies behind the frame's header (`TPACKET_ALIGN`).
-const ADDRESS: usize = size_of::<tpacket3_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
+const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
+
+/// The memory that frames lie in.
+pub(super) trait Memory {
+    /// The bytes of a frame, or of part of one; `None` if there is no frame.
+    fn get(&self, range: Range<usize>) -> Option<&[u8]>;
+}
 
 /// A frame in the ring.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Received<'a> {
     /// Its bytes from the destination address on.
     pub(super) bytes: &'a [u8],
-    /// Where in the block they begin.
+    /// Where in the [`Memory`] they begin.
     pub(super) at: usize,
     /// See [`Offload`].
     pub(super) offload: &'a Offload,
@@ -43,7 +51,7 @@ pub(super) struct Received<'a> {
 
 #[cfg(test)]
 impl<'a> Received<'a> {
-    /// A frame to a group that lies in a block at `at`.
+    /// A frame to a group that lies in memory at `at`.
     pub(super) const fn new(bytes: &'a [u8], at: usize, offload: &'a Offload) -> Self {
         Self {
             bytes,
@@ -64,125 +72,158 @@ impl Received<'_> {
             bytes: self.bytes,
             stripped_tag: self.tag,
             to_this_host: self.packet_type == libc::PACKET_HOST,
+            from_host: self.packet_type == libc::PACKET_OUTGOING,
             segment_size: (self.offload[GSO_TYPE] != GSO_NONE).then_some(segment),
         }
     }
 }
 
-/// The frames of a block, in the order they were received.
-pub(super) struct Frames<'a> {
+/// A slot of the ring that the kernel has handed over.
+#[derive(Clone, Copy)]
+pub(super) struct Slot<'a> {
     bytes: &'a [u8],
-    left: usize,
-    next: usize,
+    at: usize,
 }
 
-impl<'a> Frames<'a> {
-    /// `count` frames in a block, the header of the first beginning at `first`.
-    pub(super) const fn new(bytes: &'a [u8], count: usize, first: usize) -> Self {
-        Self {
+impl<'a> Slot<'a> {
+    /// A slot that lies in memory at `at`.
+    pub(super) const fn new(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at }
+    }
+
+    /// Whether the frame was larger than the slot and lies in the socket's queue.
+    pub(super) fn is_queued(self) -> bool {
+        self.word(offset_of!(tpacket2_hdr, tp_status)) & libc::TP_STATUS_COPY != 0
+    }
+
+    /// Length of the frame, in bytes, whether it is in the slot or not.
+    pub(super) fn length(self) -> usize {
+        self.word(offset_of!(tpacket2_hdr, tp_len)) as usize
+    }
+
+    /// The frame in the slot; `None` if it is not all there.
+    pub(super) fn received(self) -> Option<Received<'a>> {
+        let mac = usize::from(self.half(offset_of!(tpacket2_hdr, tp_mac)));
+        let frame = mac..mac + self.length();
+        let offload = self.bytes.get(mac.checked_sub(OFFLOAD_LENGTH)?..mac)?;
+        let complete = self.word(offset_of!(tpacket2_hdr, tp_snaplen)) as usize == self.length();
+        complete.then_some(self.describe(
+            self.bytes.get(frame)?,
+            self.at + mac,
+            offload.first_chunk()?,
+        ))
+    }
+
+    /// The frame that was queued: `message`, which lies in memory at `at`. `None` if it is not all
+    /// there.
+    pub(super) fn queued(self, message: &'a [u8], at: usize) -> Option<Received<'a>> {
+        let (offload, bytes) = message.split_first_chunk()?;
+        let complete = bytes.len() == self.length();
+        complete.then_some(self.describe(bytes, at + OFFLOAD_LENGTH, offload))
+    }
+
+    fn describe(self, bytes: &'a [u8], at: usize, offload: &'a Offload) -> Received<'a> {
+        let tagged = self.word(offset_of!(tpacket2_hdr, tp_status)) & libc::TP_STATUS_VLAN_VALID;
+        let tag = self.half(offset_of!(tpacket2_hdr, tp_vlan_tci));
+        let packet_type = ADDRESS + offset_of!(sockaddr_ll, sll_pkttype);
+        Received {
             bytes,
-            left: count,
-            next: first,
+            at,
+            offload,
+            tag: (tagged != 0).then_some(tag),
+            packet_type: self.bytes.get(packet_type).copied().unwrap_or_default(),
         }
     }
 
-    /// The frame whose header begins at `start`, and where the next one's does; `None` if the
-    /// block ends before.
-    fn read(&self, start: usize) -> Option<(Received<'a>, usize)> {
-        let header = self.bytes.get(start..)?;
-        let word = |offset: usize| Some(u32::from_ne_bytes(*header.get(offset..)?.first_chunk()?));
-        let half = |offset: usize| Some(u16::from_ne_bytes(*header.get(offset..)?.first_chunk()?));
-        let length = word(offset_of!(tpacket3_hdr, tp_snaplen))? as usize;
-        let status = word(offset_of!(tpacket3_hdr, tp_status))?;
-        let tag = half(
-            offset_of!(tpacket3_hdr, hv1) + offset_of!(tpacket_hdr_variant1, tp_vlan_tci) + TAG,
-        )?;
-        let mac = usize::from(half(offset_of!(tpacket3_hdr, tp_mac))?);
-        let offload = header.get(mac.checked_sub(OFFLOAD_LENGTH)?..mac)?;
-        let received = Received {
-            bytes: header.get(mac..mac + length)?,
-            at: start + mac,
-            offload: offload.first_chunk()?,
-            tag: (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(tag),
-            packet_type: *header.get(ADDRESS + offset_of!(sockaddr_ll, sll_pkttype))?,
-        };
-        let next = start + word(offset_of!(tpacket3_hdr, tp_next_offset))? as usize;
-        Some((received, next))
+    /// A number of the header, in the byte order of the host. A slot has all of its header.
+    fn word(self, offset: usize) -> u32 {
+        let bytes = self.bytes.get(offset..).and_then(<[u8]>::first_chunk);
+        bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+    }
+
+    fn half(self, offset: usize) -> u16 {
+        let bytes = self.bytes.get(offset..).and_then(<[u8]>::first_chunk);
+        bytes.map_or(0, |bytes| u16::from_ne_bytes(*bytes))
     }
 }
 
-/// Where in the 32-bit `tp_vlan_tci` the 16 bits of a tag lie.
-const TAG: usize = if cfg!(target_endian = "big") { 2 } else { 0 };
-
-impl<'a> Iterator for Frames<'a> {
-    type Item = Received<'a>;
-
-    fn next(&mut self) -> Option<Received<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        let (frame, next) = self.read(self.next)?;
-        self.next = next;
-        Some(frame)
+#[cfg(test)]
+impl Memory for [u8] {
+    fn get(&self, range: Range<usize>) -> Option<&[u8]> {
+        <[u8]>::get(self, range)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ADDRESS, Frames, OFFLOAD_LENGTH};
+    use super::{ADDRESS, OFFLOAD_LENGTH, Slot};
 
-    const MAC: usize = 96;
+    const MAC: usize = 76;
 
-    /// A frame with the header the kernel puts before it.
-    fn entry(frame: &[u8], next: u32, status: u32, tag: u32, packet_type: u8) -> Vec<u8> {
-        let mut entry = vec![0; MAC];
+    /// A slot with a frame, as the kernel fills it.
+    fn slot(frame: &[u8], status: u32, tag: u16, packet_type: u8) -> Vec<u8> {
+        let mut slot = vec![0; MAC];
         let length = u32::try_from(frame.len()).unwrap();
-        entry[0..4].copy_from_slice(&next.to_ne_bytes());
-        entry[12..16].copy_from_slice(&length.to_ne_bytes());
-        entry[16..20].copy_from_slice(&length.to_ne_bytes());
-        entry[20..24].copy_from_slice(&status.to_ne_bytes());
-        entry[24..26].copy_from_slice(&u16::try_from(MAC).unwrap().to_ne_bytes());
-        entry[32..36].copy_from_slice(&tag.to_ne_bytes());
-        entry[ADDRESS + 10] = packet_type;
-        entry[MAC - OFFLOAD_LENGTH..MAC].copy_from_slice(&[1, 5, 42, 0, 0, 0, 34, 0, 6, 0]);
-        entry[MAC - OFFLOAD_LENGTH + 4..][..2].copy_from_slice(&700_u16.to_ne_bytes());
-        entry.extend_from_slice(frame);
-        entry
+        slot[0..4].copy_from_slice(&status.to_ne_bytes());
+        slot[4..8].copy_from_slice(&length.to_ne_bytes());
+        slot[8..12].copy_from_slice(&length.to_ne_bytes());
+        slot[12..14].copy_from_slice(&u16::try_from(MAC).unwrap().to_ne_bytes());
+        slot[24..26].copy_from_slice(&tag.to_ne_bytes());
+        slot[ADDRESS + 10] = packet_type;
+        slot[MAC - OFFLOAD_LENGTH..MAC].copy_from_slice(&[1, 5, 42, 0, 0, 0, 34, 0, 6, 0]);
+        slot[MAC - OFFLOAD_LENGTH + 4..][..2].copy_from_slice(&700_u16.to_ne_bytes());
+        slot.extend_from_slice(frame);
+        slot
     }
 
     #[test]
-    fn frames_are_found_one_after_the_other() {
-        let mut block = vec![0; 8];
-        block.extend(entry(&[1; 60], 176, libc::TP_STATUS_VLAN_VALID, 0xe005, 0));
-        block.resize(8 + 176, 0);
-        block.extend(entry(&[2; 20], 0, 0, 7, 2));
-        let frames: Vec<_> = Frames::new(&block, 2, 8).collect();
-        assert_eq!(frames.len(), 2);
-        assert_eq!(frames[0].bytes, [1; 60]);
-        assert_eq!(frames[0].at, 8 + MAC);
-        let slice = frames[0].as_slice();
+    fn a_frame_is_found_with_what_the_kernel_says_of_it() {
+        let tagged = slot(&[1; 60], 1 | libc::TP_STATUS_VLAN_VALID, 0xe005, 0);
+        let frame = Slot::new(&tagged, 1600).received().unwrap();
+        assert_eq!(frame.bytes, [1; 60]);
+        assert_eq!(frame.at, 1600 + MAC);
+        let slice = frame.as_slice();
         assert_eq!(slice.stripped_tag, Some(0xe005));
         assert!(slice.to_this_host);
         assert_eq!(slice.segment_size, Some(700));
-        assert_eq!(frames[1].bytes, [2; 20]);
-        assert_eq!(&block[frames[1].at..frames[1].at + 20], [2; 20]);
-        assert_eq!(frames[1].as_slice().stripped_tag, None);
-        assert!(!frames[1].as_slice().to_this_host);
+        let plain = slot(&[2; 20], 1, 7, 2);
+        let frame = Slot::new(&plain, 0).received().unwrap();
+        assert_eq!(frame.bytes, [2; 20]);
+        assert_eq!(frame.as_slice().stripped_tag, None);
+        assert!(!frame.as_slice().to_this_host);
     }
 
     #[test]
-    fn no_number_in_a_header_leads_out_of_the_block() {
-        let whole = entry(&[1; 60], 1 << 30, 0, 0, 0);
-        assert_eq!(Frames::new(&whole, 9, 0).count(), 1);
+    fn a_frame_larger_than_its_slot_is_taken_from_the_queue() {
+        let mut part = slot(&[3; 100], 1 | libc::TP_STATUS_COPY, 0, 2);
+        part[4..8].copy_from_slice(&9000_u32.to_ne_bytes());
+        let slot = Slot::new(&part, 0);
+        assert!(slot.is_queued());
+        assert_eq!(slot.length(), 9000);
+        assert_eq!(slot.received(), None, "what is in the slot is only a part");
+        let mut message = vec![9; OFFLOAD_LENGTH];
+        message.extend([3; 9000]);
+        let frame = slot.queued(&message, 5000).unwrap();
+        assert_eq!(frame.bytes, [3; 9000]);
+        assert_eq!(frame.offload, &[9; OFFLOAD_LENGTH]);
+        assert_eq!(frame.at, 5000 + OFFLOAD_LENGTH);
+        assert_eq!(slot.queued(&message[..9009], 0), None);
+        assert_eq!(slot.queued(&[], 0), None);
+    }
+
+    #[test]
+    fn no_number_in_a_header_leads_out_of_the_slot() {
+        let whole = slot(&[1; 60], 1, 0, 0);
         for end in 0..whole.len() {
-            assert_eq!(Frames::new(&whole[..end], 1, 0).count(), 0, "{end} bytes");
+            assert_eq!(Slot::new(&whole[..end], 0).received(), None, "{end} bytes");
         }
-        assert_eq!(Frames::new(&whole, 1, usize::MAX).count(), 0);
-        for at in [12, 24] {
+        for at in [4, 8, 12] {
             let mut wrong = whole.clone();
             wrong[at..at + 2].copy_from_slice(&[0xff, 0xff]);
-            assert_eq!(Frames::new(&wrong, 1, 0).count(), 0, "at {at}");
+            assert_eq!(Slot::new(&wrong, 0).received(), None, "at {at}");
         }
         let mut early = whole;
-        early[24..26].copy_from_slice(&3_u16.to_ne_bytes());
-        assert_eq!(Frames::new(&early, 1, 0).count(), 0);
+        early[12..14].copy_from_slice(&3_u16.to_ne_bytes());
+        assert_eq!(Slot::new(&early, 0).received(), None);
     }
 }

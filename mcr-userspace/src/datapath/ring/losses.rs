@@ -27,17 +27,21 @@ impl Losses {
         }
     }
 
-    /// Takes over what the kernel has counted, and reports it if it is time to.
-    pub(super) fn take(&mut self, socket: &Socket) {
-        match socket.take_drops() {
-            Ok(drops) => self.unreported += u64::from(drops),
+    /// Takes over what the kernel has counted since the last time, reports it if it is time to,
+    /// and returns it.
+    pub(super) fn take(&mut self, socket: &Socket) -> u64 {
+        let drops = match socket.take_drops() {
+            Ok(drops) => u64::from(drops),
             Err(error) => {
                 tracing::warn!(ifindex = self.ifindex, %error, "can't read how many frames were lost");
+                0
             }
-        }
+        };
+        self.unreported += drops;
         if self.due() == Some(Duration::ZERO) {
             self.report();
         }
+        drops
     }
 
     /// How long it is until there is something to report.

@@ -1,74 +1,147 @@
 //! From a frame to its copies.
 
-use mcr_common::{Basis, Reason, Verdict, classify, table::LinkStats};
+use std::{
+    cell::RefCell,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use mcr_common::{
+    Basis, Reason, Verdict, classify,
+    table::{EgressStats, LinkStats, MAX_FRAGMENTS, SlotStats},
+};
 
 use super::{
-    exit::Headers,
-    frames::{Frames, Received},
-    sys::Block,
-    tables::{Change, State},
+    exit::{Exit, Headers},
+    fragments::Fragments,
+    frames::{Memory, Received},
+    sys::Batch,
+    tables::{Shared, View},
 };
 use crate::datapath::Counters;
 
 /// Relays what arrives on one link.
 pub(super) struct Relay {
     ifindex: u32,
-    state: State,
+    shared: Arc<RwLock<Shared>>,
+    mine: Mine,
+}
+
+/// What a worker has for itself.
+struct Mine {
     stats: LinkStats,
+    fragments: RefCell<Fragments>,
+    /// By slot id, with the change that added the slot.
+    slots: Vec<(u64, SlotStats)>,
+    /// By egress id, with the changes that added the egress and made it what it is.
+    exits: Vec<Option<(u64, u64, Exit)>>,
     /// Egresses with pending copies; some may be named twice.
     pending: Vec<u32>,
 }
 
 impl Relay {
     /// For the link with this interface index.
-    pub(super) fn new(ifindex: u32, state: State) -> Self {
+    pub(super) fn new(ifindex: u32, shared: Arc<RwLock<Shared>>) -> Self {
         Self {
             ifindex,
-            state,
-            stats: LinkStats::default(),
-            pending: Vec::new(),
+            shared,
+            mine: Mine {
+                stats: LinkStats::default(),
+                fragments: RefCell::new(Fragments::new(MAX_FRAGMENTS as usize)),
+                slots: Vec::new(),
+                exits: Vec::new(),
+                pending: Vec::new(),
+            },
         }
     }
 
-    /// Carries out a change of the tables. No copy is pending between blocks.
-    pub(super) fn change(&mut self, change: Change) {
-        self.state.change(change);
-    }
-
-    /// Relays the frames of a block.
-    pub(super) fn block(&mut self, block: &Block<'_>, headers: &mut Headers) {
-        for frame in Frames::new(block.bytes, block.frames, block.first) {
-            self.one(&frame, block.bytes, headers);
+    /// Relays the frames of a batch, by the tables as they are at its beginning.
+    pub(super) fn batch(&mut self, batch: &Batch<'_>, headers: &mut Headers) {
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        for frame in batch.frames() {
+            match frame {
+                Some(frame) => self.mine.one(&shared, self.ifindex, &frame, batch, headers),
+                None => self.mine.lost(1),
+            }
         }
-        self.flush(block.bytes, headers);
+        self.mine.flush(batch, headers);
     }
 
-    /// Relays a frame that lies in `block`. Copies may stay pending.
-    fn one(&mut self, frame: &Received<'_>, block: &[u8], headers: &mut Headers) {
-        if let Err(reason) = self.copy(frame, block, headers) {
+    /// Counts frames that there was no room for.
+    pub(super) fn lost(&mut self, frames: u64) {
+        self.mine.lost(frames);
+    }
+
+    /// What was counted so far of what there still is.
+    pub(super) fn counters(&self) -> Counters {
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        let ids = 0_u32..;
+        let slots = ids.clone().zip(&self.mine.slots);
+        let exits = ids.zip(&self.mine.exits);
+        let slot = |(id, (added, stats)): (u32, &(u64, SlotStats))| {
+            let entry = shared.slots.get(id)?;
+            (entry.added == *added).then_some((id, *stats))
+        };
+        let exit = |(id, exit): (u32, &Option<(u64, u64, Exit)>)| {
+            let (added, _, exit) = exit.as_ref()?;
+            let entry = shared.egresses.get(id)?;
+            (entry.added == *added).then_some((id, exit.stats))
+        };
+        Counters {
+            links: [(self.ifindex, self.mine.stats)].into(),
+            slots: slots.filter_map(slot).collect(),
+            egresses: exits.filter_map(exit).collect(),
+            over: std::collections::BTreeMap::new(),
+        }
+    }
+}
+
+impl Mine {
+    const fn lost(&mut self, frames: u64) {
+        self.stats.interest += frames;
+        self.stats.reasons[Reason::Overrun.index()] += frames;
+    }
+
+    /// Relays a frame that lies in `memory`. Copies may stay pending.
+    fn one<M: Memory + ?Sized>(
+        &mut self,
+        shared: &Shared,
+        ifindex: u32,
+        frame: &Received<'_>,
+        memory: &M,
+        headers: &mut Headers,
+    ) {
+        if let Err(reason) = self.copy(shared, ifindex, frame, memory, headers) {
             self.stats.reasons[reason.index()] += 1;
         }
     }
 
     /// Sends all copies that are pending.
-    fn flush(&mut self, block: &[u8], headers: &mut Headers) {
+    fn flush<M: Memory + ?Sized>(&mut self, memory: &M, headers: &mut Headers) {
         for id in self.pending.drain(..) {
-            if let Some(Some(exit)) = self.state.exits.get_mut(id as usize) {
-                exit.flush(block, headers);
+            if let Some(Some((_, _, exit))) = self.exits.get_mut(id as usize) {
+                exit.flush(memory, headers);
             }
         }
     }
 
-    /// Makes the copies of a frame that lies in `block`, or says why there are none.
-    fn copy(
+    /// Makes the copies of a frame that lies in `memory`, or says why there are none.
+    fn copy<M: Memory + ?Sized>(
         &mut self,
+        shared: &Shared,
+        ifindex: u32,
         frame: &Received<'_>,
-        block: &[u8],
+        memory: &M,
         headers: &mut Headers,
     ) -> Result<(), Reason> {
-        let state = &mut self.state;
+        let Some(link) = shared.links.get(&ifindex) else {
+            return Ok(());
+        };
         let slice = frame.as_slice();
-        let (packet, hit) = match classify(&slice, self.ifindex, &state.link, &state.lookup) {
+        let view = View {
+            shared,
+            fragments: &self.fragments,
+        };
+        let (packet, hit) = match classify(&slice, ifindex, link, &view) {
             Ok(Verdict::Pass) => return Ok(()),
             Ok(Verdict::Relay(packet, hit)) => (packet, hit),
             Err(refusal) => {
@@ -77,44 +150,54 @@ impl Relay {
             }
         };
         self.stats.interest += 1;
-        let set = state.sets.get(hit.set as usize).and_then(Option::as_ref);
-        let members = set.ok_or(Reason::NoEgress)?;
-        let stats = state.slot_stats.get_mut(hit.slot as usize);
-        let stats = stats.and_then(Option::as_mut).ok_or(Reason::NoRelay)?;
+        let set = shared.sets.get(hit.set).ok_or(Reason::NoEgress)?;
+        let slot = shared.slots.get(hit.slot).ok_or(Reason::NoRelay)?;
+        let (added, stats) = place(&mut self.slots, hit.slot);
+        if *added != slot.added {
+            *added = slot.added;
+            *stats = SlotStats::default();
+        }
         stats.frames += 1;
         stats.bytes += frame.bytes.len() as u64;
         let basis = Basis::new(&slice, &packet);
-        for id in members.iter() {
-            let exit = state.exits.get_mut(*id as usize);
-            let Some(exit) = exit.and_then(Option::as_mut) else {
+        for id in set.value.iter() {
+            let Some(egress) = shared.egresses.get(*id) else {
                 continue;
             };
             stats.expected += 1;
+            let exit = place(&mut self.exits, *id);
+            let known = exit.as_ref().map(|(added, changed, _)| (*added, *changed));
+            if known != Some((egress.added, egress.changed)) {
+                // Copies by the one before are pending at most for this id's older self.
+                let stats = match exit.take() {
+                    Some((added, _, before)) if added == egress.added => before.stats,
+                    _ => EgressStats::default(),
+                };
+                let (egress_value, port) = &egress.value;
+                let renewed = Exit::new(*egress_value, Arc::clone(port), stats);
+                *exit = Some((egress.added, egress.changed, renewed));
+            }
+            let Some((_, _, exit)) = exit else {
+                continue;
+            };
             if exit.push(frame, &basis) {
                 self.pending.push(*id);
             }
             if exit.full() {
-                exit.flush(block, headers);
+                exit.flush(memory, headers);
             }
         }
         Ok(())
     }
+}
 
-    /// What was counted so far.
-    pub(super) fn counters(&self) -> Counters {
-        let ids = 0_u32..;
-        let slots = ids.clone().zip(&self.state.slot_stats);
-        let exits = ids.zip(&self.state.exits);
-        Counters {
-            links: [(self.ifindex, self.stats)].into(),
-            slots: slots
-                .filter_map(|(id, stats)| Some((id, (*stats)?)))
-                .collect(),
-            egresses: exits
-                .filter_map(|(id, exit)| Some((id, exit.as_ref()?.stats)))
-                .collect(),
-        }
+/// The place of an entry. The ids are small and dense: the planner bounds them.
+fn place<T: Default>(entries: &mut Vec<T>, id: u32) -> &mut T {
+    let id = id as usize;
+    if id >= entries.len() {
+        entries.resize_with(id + 1, T::default);
     }
+    &mut entries[id]
 }
 
 #[cfg(test)]
@@ -123,44 +206,62 @@ mod tests {
 
     use mcr_common::{
         Reason,
-        table::{Egress, HopEdit, Kinds, Link, RouteKey4, Slot},
+        table::{Branches, Egress, HopEdit, Link, Scope, Slot, Target, Way},
     };
 
-    use super::{Change, Headers, Received, Relay, State};
-    use crate::datapath::{
-        Counters,
-        ring::{closer::Closer, exit::Port},
+    use super::{Headers, Received, Relay, RwLock, Shared};
+    use crate::{
+        datapath::{
+            Counters,
+            ring::{closer::Closer, exit::Port},
+        },
+        plan::{Change, table::Route},
     };
 
     const INGRESS: u32 = 7;
     /// No link has this index, so that every copy fails.
     const NOWHERE: u32 = i32::MAX as u32;
+    const SLOT: Slot = Slot {
+        set: 3,
+        drop_local: 0,
+        limited: 0,
+        limit: 0,
+        padding: 0,
+        bucket: 0,
+        within: 0,
+        over: 0,
+    };
 
     /// A relay of one group to two egresses, one of which decrements the TTL.
     fn relay() -> Relay {
-        let mut state = State::new(Link {
-            stats: 0,
-            v4: Kinds::GROUP,
-            v6: Kinds::NONE,
-            leased: 0,
-            padding: 0,
-        });
-        let any = Ipv4Addr::UNSPECIFIED;
-        let route = RouteKey4::new(INGRESS, Ipv4Addr::new(239, 1, 1, 1), any, 0);
+        let mut shared = Shared::default();
+        let untagged = Scope {
+            node: 1,
+            v4: Branches::EXACT,
+            ..Scope::default()
+        };
+        let link = Link {
+            untagged,
+            ..Link::default()
+        };
+        shared.links.insert(INGRESS, link);
         let closer = Closer::start().unwrap();
         for (id, hop) in [(4, HopEdit::Keep), (5, HopEdit::Decrement)] {
             let port = Arc::new(Port::nowhere(&closer));
             let egress = Egress::new(NOWHERE, 1500, None, hop);
-            state.change(Change::Egress(id, Some((egress, port))));
+            shared.egresses.put(id, Some((egress, port)));
         }
-        state.change(Change::Set(3, Some(Arc::from([4, 5]))));
-        let slot = Slot {
-            set: 3,
-            drop_local: 0,
-        };
-        state.change(Change::Slot(2, Some(slot)));
-        state.change(Change::Route4(route, Some(2)));
-        Relay::new(INGRESS, state)
+        shared.sets.put(3, Some(Arc::from([4, 5])));
+        shared.slots.put(2, Some(SLOT));
+        shared.route(&Change {
+            key: Route {
+                node: 1,
+                prefix: std::net::IpAddr::from(Ipv4Addr::new(239, 1, 1, 1)).into(),
+            },
+            old: None,
+            new: Some(Target::new(Way::Slot(2))),
+        });
+        Relay::new(INGRESS, Arc::new(RwLock::new(shared)))
     }
 
     /// A UDP datagram without payload.
@@ -176,8 +277,16 @@ mod tests {
     fn after(relay: &mut Relay, frames: &[Vec<u8>]) -> Counters {
         let mut headers = Headers::new();
         for frame in frames {
-            relay.one(&Received::new(frame, 0, &[0; 10]), frame, &mut headers);
-            relay.flush(frame, &mut headers);
+            let shared = Arc::clone(&relay.shared);
+            let received = Received::new(frame, 0, &[0; 10]);
+            relay.mine.one(
+                &shared.read().unwrap(),
+                INGRESS,
+                &received,
+                frame.as_slice(),
+                &mut headers,
+            );
+            relay.mine.flush(frame.as_slice(), &mut headers);
         }
         relay.counters()
     }
@@ -209,20 +318,18 @@ mod tests {
     fn counters_live_as_long_as_what_they_count() {
         let mut relay = relay();
         let one = [frame([239, 1, 1, 1], 9)];
-        let slot = Slot {
-            set: 3,
-            drop_local: 0,
-        };
+        let shared = Arc::clone(&relay.shared);
+        let change = |id, slot| shared.write().unwrap().slots.put(id, slot);
         after(&mut relay, &one);
-        relay.change(Change::Slot(2, Some(slot)));
+        change(2, Some(SLOT));
         assert_eq!(after(&mut relay, &one).slots[&2].frames, 2);
-        relay.change(Change::Slot(2, None));
+        change(2, None);
         let counted = after(&mut relay, &one);
         assert!(!counted.slots.contains_key(&2));
         assert_eq!(counted.links[&INGRESS].reasons[Reason::NoRelay.index()], 1);
-        relay.change(Change::Slot(2, Some(slot)));
+        change(2, Some(SLOT));
         assert_eq!(after(&mut relay, &one).slots[&2].frames, 1);
-        relay.change(Change::Egress(4, None));
+        shared.write().unwrap().egresses.put(4, None);
         assert!(!relay.counters().egresses.contains_key(&4));
     }
 }

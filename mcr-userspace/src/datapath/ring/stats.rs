@@ -7,7 +7,7 @@ use mcr_common::table::{EgressStats, LinkStats, SlotStats};
 use crate::{datapath::Counters, plan::Table};
 
 /// The counters of everything in `table`, those that are not among `counted` being 0.
-pub(super) fn of(table: &Table, counted: &Counters) -> Counters {
+pub(super) fn of(table: &Table, counted: Counters) -> Counters {
     fn pick<V, S: Copy + Default>(
         entries: &BTreeMap<u32, V>,
         counted: &BTreeMap<u32, S>,
@@ -19,6 +19,7 @@ pub(super) fn of(table: &Table, counted: &Counters) -> Counters {
         links: pick(&table.links, &counted.links),
         slots: pick(&table.slots, &counted.slots),
         egresses: pick(&table.egresses, &counted.egresses),
+        over: counted.over,
     }
 }
 

@@ -1,11 +1,10 @@
-//! One thread per ingress link. It owns everything it needs, so that no frame waits for a lock;
-//! what changes is told to it by messages.
+//! One thread per ingress link, with counters of its own.
 
 use std::{
     io,
     os::fd::AsFd as _,
     sync::{
-        Arc,
+        Arc, RwLock,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, TryRecvError},
     },
@@ -27,26 +26,12 @@ use super::{
     filter,
     losses::Losses,
     relay::Relay,
-    sys::{Geometry, Receiver, Socket},
-    tables::{Change, State},
+    sys::{Receiver, Socket},
+    tables::Shared,
 };
 use crate::datapath::Counters;
 
-/// The ring of an ingress link.
-///
-/// A block holds the largest frame there is, 64 KiB of segments to be cut, with its headers; the
-/// next power of two. All blocks together are 4 MiB: 30 ms of a gigabit, longer than a worker is
-/// kept from its CPU on a busy host, and little enough for a hundred ingress links. A block is
-/// handed over after 1 ms, the shortest there is: that is the delay of frames that come one by
-/// one.
-const GEOMETRY: Geometry = Geometry {
-    block: 128 << 10,
-    blocks: 32,
-    timeout: 1,
-};
-
 enum Message {
-    Change(Change),
     /// Send what was counted.
     Count(mpsc::Sender<Counters>),
 }
@@ -60,15 +45,21 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Opens the receive ring of a link and relays what arrives there, as `state` says.
-    pub(super) fn start(ifindex: u32, state: State, closer: Closer) -> io::Result<Self> {
+    /// Opens the receive ring of a link, of about `size` bytes, and relays what arrives there, as
+    /// the tables say.
+    pub(super) fn start(
+        ifindex: u32,
+        size: usize,
+        shared: Arc<RwLock<Shared>>,
+        closer: Closer,
+    ) -> io::Result<Self> {
         let mut socket = Socket::new()?;
         socket.set_filter(filter::program())?;
         // Linux 4.20. What this host sends is not relayed, copies least of all.
         socket.set_option(libc::PACKET_IGNORE_OUTGOING, 1)?;
         // Segmented UDP: Linux 6.2. Before, such frames are lost, and counted as such.
         socket.set_option(libc::PACKET_VNET_HDR, 1)?;
-        let receiver = Receiver::new(socket, ifindex, GEOMETRY)?;
+        let receiver = Receiver::new(socket, ifindex, size)?;
         let bell = Arc::new(Bell::new()?);
         let (inbox, messages) = mpsc::channel();
         let answering = Arc::clone(&bell);
@@ -76,7 +67,7 @@ impl Worker {
             .name(format!("mcr-ring-{ifindex}"))
             .spawn(move || {
                 Thread {
-                    relay: Relay::new(ifindex, state),
+                    relay: Relay::new(ifindex, shared),
                     headers: Headers::new(),
                     losses: Losses::new(ifindex),
                     receiver,
@@ -91,11 +82,6 @@ impl Worker {
             bell,
             thread: Some(thread),
         })
-    }
-
-    /// Carries out a change before any frame that arrives from now on.
-    pub(super) fn change(&self, change: Change) {
-        self.send(Message::Change(change));
     }
 
     /// Sends what was counted by everything before, in a while. Nothing, if the thread has
@@ -180,33 +166,40 @@ impl Thread {
                 break;
             }
         }
-        self.losses.take(self.receiver.socket());
+        self.take_losses();
         self.losses.report();
         self.closer.close(self.receiver);
         self.relay.counters()
     }
 
-    /// Relays the frames of the next block; `false` if there is none yet.
+    /// Relays the frames that have arrived, a batch at most; `false` if there is none yet.
     fn relay(&mut self) -> bool {
-        let Some(block) = self.receiver.next() else {
+        let Some(batch) = self.receiver.batch() else {
             return false;
         };
-        self.relay.block(&block, &mut self.headers);
-        let losing = block.losing;
-        drop(block);
+        self.relay.batch(&batch, &mut self.headers);
+        let losing = batch.losing;
+        drop(batch);
         if losing {
-            self.losses.take(self.receiver.socket());
+            self.take_losses();
         }
         true
+    }
+
+    /// Counts what the kernel had no room for in the ring.
+    fn take_losses(&mut self) {
+        self.relay.lost(self.losses.take(self.receiver.socket()));
     }
 
     /// Does what it was told; `false`: there is nobody left to tell it anything.
     fn read_messages(&mut self) -> bool {
         loop {
             match self.messages.try_recv() {
-                Ok(Message::Change(change)) => self.relay.change(change),
-                // Whoever asked may have gone.
-                Ok(Message::Count(reply)) => drop(reply.send(self.relay.counters())),
+                Ok(Message::Count(reply)) => {
+                    self.take_losses();
+                    // Whoever asked may have gone.
+                    drop(reply.send(self.relay.counters()));
+                }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }

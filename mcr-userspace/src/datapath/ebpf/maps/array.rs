@@ -1,4 +1,4 @@
-//! Arrays: slots, egress sets and egresses by id.
+//! Arrays: everything that has an id.
 
 use aya::{Ebpf, Pod, maps};
 
@@ -29,6 +29,12 @@ impl<V: Pod> Array<V> {
     pub(super) fn set(&mut self, index: u32, value: V) -> Result<(), StepError> {
         self.map
             .set(index, value, 0)
+            .map_err(|error| failed(self.name, error))
+    }
+
+    pub(super) fn get(&self, index: u32) -> Result<V, StepError> {
+        self.map
+            .get(&index, 0)
             .map_err(|error| failed(self.name, error))
     }
 }

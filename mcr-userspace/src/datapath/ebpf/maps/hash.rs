@@ -1,4 +1,4 @@
-//! Hash maps: links and routes.
+//! Hash maps: links, scopes and single addresses.
 
 use aya::{
     Ebpf, Pod,
@@ -22,12 +22,17 @@ impl<K: Pod, V: Pod> Hash<K, V> {
 
     /// Makes an entry what a change wants it to be.
     pub(in super::super) fn put(&mut self, change: &Change<K, V>) -> Result<(), StepError> {
-        match change.new {
+        self.set(&change.key, change.new)
+    }
+
+    /// Makes an entry what it is to be; `None` removes it.
+    pub(super) fn set(&mut self, key: &K, value: Option<V>) -> Result<(), StepError> {
+        match value {
             Some(value) => self
                 .map
-                .insert(change.key, value, 0)
+                .insert(key, value, 0)
                 .map_err(|error| failed(self.name, error)),
-            None => self.remove(&change.key),
+            None => self.remove(key),
         }
     }
 

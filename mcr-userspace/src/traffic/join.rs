@@ -9,59 +9,37 @@ use std::{
 
 use nix::errno::Errno;
 
-use crate::plan::Join;
-
-/// Makes the socket a member.
+/// Makes the socket a member of a group on a link, from one source or from any.
 ///
 /// # Errors
 ///
 /// Those of `setsockopt`. `ENOBUFS`: the socket has no room for another group
-/// (`net.ipv4.igmp_max_memberships`) or source (`net.ipv4.igmp_max_msf`,
-/// `net.ipv6.mld_max_msf`); `ENODEV`: there is no such link, or it has no IPv6.
-pub fn join(socket: &impl AsRawFd, join: &Join) -> io::Result<()> {
-    change(
-        socket,
-        join,
-        libc::MCAST_JOIN_GROUP,
-        libc::MCAST_JOIN_SOURCE_GROUP,
-    )
-}
-
-/// Ends a membership.
-///
-/// # Errors
-///
-/// Those of `setsockopt`. `ENODEV` or `EADDRNOTAVAIL`: the link is gone, and the membership
-/// with it.
-pub fn leave(socket: &impl AsRawFd, join: &Join) -> io::Result<()> {
-    change(
-        socket,
-        join,
-        libc::MCAST_LEAVE_GROUP,
-        libc::MCAST_LEAVE_SOURCE_GROUP,
-    )
-}
-
-fn change(socket: &impl AsRawFd, join: &Join, any: i32, from_source: i32) -> io::Result<()> {
-    let level = match join.group {
+/// (`net.ipv4.igmp_max_memberships`); `ENODEV`: there is no such link, or it has no IPv6.
+pub(super) fn join(
+    socket: &impl AsRawFd,
+    ifindex: u32,
+    group: IpAddr,
+    source: Option<IpAddr>,
+) -> io::Result<()> {
+    let level = match group {
         IpAddr::V4(_) => libc::IPPROTO_IP,
         IpAddr::V6(_) => libc::IPPROTO_IPV6,
     };
-    match join.source {
+    match source {
         None => {
             let request = libc::group_req {
-                gr_interface: join.ifindex,
-                gr_group: storage(join.group),
+                gr_interface: ifindex,
+                gr_group: storage(group),
             };
-            set(socket, level, any, &request)
+            set(socket, level, libc::MCAST_JOIN_GROUP, &request)
         }
         Some(source) => {
             let request = libc::group_source_req {
-                gsr_interface: join.ifindex,
-                gsr_group: storage(join.group),
+                gsr_interface: ifindex,
+                gsr_group: storage(group),
                 gsr_source: storage(source),
             };
-            set(socket, level, from_source, &request)
+            set(socket, level, libc::MCAST_JOIN_SOURCE_GROUP, &request)
         }
     }
 }

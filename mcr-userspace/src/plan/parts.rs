@@ -1,0 +1,312 @@
+//! The parts of a table, each given an id that stays what it is from one table to the next.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use mcr_common::table::{
+    EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
+    MAX_LIMITS, MAX_LINKS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope,
+    Slot, Target,
+};
+
+use super::{
+    PlanError,
+    intern::{Full, Interner},
+    table::{FrameRoute, Owner, Place, Route, Sources, Table},
+    wish::Wish,
+    world::World,
+};
+use crate::config::model;
+
+/// What a node stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum NodeOf {
+    Scope(Place),
+    Sources(Arc<Sources>),
+}
+
+/// Puts a table together.
+pub(super) struct Parts<'a> {
+    world: &'a World,
+    /// Owners whose slot must not be the one that was theirs before.
+    renewed: &'a BTreeSet<Owner>,
+    table: Table,
+    routes: usize,
+    link_stats: Interner<u32>,
+    nodes: Interner<NodeOf>,
+    ports: Interner<Ports>,
+    slots: Interner<Owner>,
+    buckets: Interner<String>,
+    sets: Interner<EgressSet>,
+    egresses: Interner<Egress>,
+}
+
+impl<'a> Parts<'a> {
+    /// An empty table, with the ids of `previous`, the one in force.
+    pub(super) fn new(world: &'a World, previous: &Table, renewed: &'a BTreeSet<Owner>) -> Self {
+        let links = previous.links.iter();
+        let scopes = previous.places.iter();
+        let scopes = scopes.map(|(id, place)| (NodeOf::Scope(*place), *id));
+        let sources = previous.sources.iter();
+        let sources = sources.map(|(id, node)| (NodeOf::Sources(Arc::clone(node)), *id));
+        let ports = previous.ports.iter();
+        let owners = previous.owners.iter();
+        let buckets = previous.buckets.iter();
+        let sets = previous.sets.iter();
+        let egresses = previous.egresses.iter();
+        Self {
+            world,
+            renewed,
+            table: Table::default(),
+            routes: 0,
+            link_stats: Interner::new(0, MAX_LINKS, links.map(|(i, link)| (*i, link.stats))),
+            nodes: Interner::new(0, MAX_NODES, scopes.chain(sources)),
+            ports: Interner::new(0, MAX_PORTS, ports.map(|(id, ports)| (*ports, *id))),
+            slots: Interner::new(0, MAX_SLOTS, owners.map(|(id, o)| (o.clone(), *id))),
+            buckets: Interner::new(0, MAX_BUCKETS, buckets.map(|(id, n)| (n.clone(), *id))),
+            sets: Interner::new(EMPTY_SET + 1, MAX_SETS, sets.map(|(id, set)| (*set, *id))),
+            egresses: Interner::new(
+                0,
+                MAX_EGRESS_ENTRIES,
+                egresses.map(|(id, egress)| (identity(egress), *id)),
+            ),
+        }
+    }
+
+    /// The table.
+    pub(super) fn finish(self) -> Table {
+        self.table
+    }
+
+    /// The node of a scope.
+    pub(super) fn node(
+        &mut self,
+        place: Place,
+        names: impl Fn() -> String,
+    ) -> Result<u32, PlanError> {
+        let id = self.nodes.id(&NodeOf::Scope(place));
+        let id = id.map_err(|Full| full("places where sources decide", MAX_NODES, names))?;
+        self.table.places.insert(id, place);
+        Ok(id)
+    }
+
+    /// Adds an ingress link with its scopes.
+    pub(super) fn add_link(
+        &mut self,
+        ingress: u32,
+        scopes: Vec<(Place, Scope)>,
+        host_frames: bool,
+        names: impl Fn() -> String,
+    ) -> Result<(), PlanError> {
+        let stats = self.link_stats.id(&ingress);
+        let stats = stats.map_err(|Full| full("ingress links", MAX_LINKS, &names))?;
+        let mut link = Link {
+            stats,
+            host_frames: host_frames.into(),
+            leased: self.world.leased.into(),
+            ..Link::default()
+        };
+        for (place, scope) in scopes {
+            if place.vlan == 0 && !place.from_host {
+                link.untagged = scope;
+                continue;
+            }
+            link.tagged |= u8::from(!place.from_host);
+            self.table.vlans.insert(place.key(), scope);
+        }
+        if self.table.vlans.len() > MAX_VLANS as usize {
+            return Err(full("VLANs", MAX_VLANS, names));
+        }
+        self.table.links.insert(ingress, link);
+        Ok(())
+    }
+
+    /// Adds a group to a scope.
+    pub(super) fn add_group(&mut self, route: Route, target: Target) {
+        self.routes += 1;
+        self.table.groups.insert(route, target);
+    }
+
+    /// Adds frames that are not IP to a scope.
+    pub(super) fn add_frames(&mut self, route: FrameRoute, target: Target) {
+        self.routes += 1;
+        self.table.frames.insert(route, target);
+    }
+
+    /// Whether all that was added fits, as far as it is groups and sources.
+    pub(super) fn check_size(&self, names: impl Fn() -> String) -> Result<(), PlanError> {
+        let limit = self.world.limits.routes;
+        if self.routes > limit as usize {
+            return Err(full("routes", limit, names));
+        }
+        Ok(())
+    }
+
+    /// The id of a place where a source decides.
+    pub(super) fn source(
+        &mut self,
+        sources: Arc<Sources>,
+        names: impl Fn() -> String,
+    ) -> Result<u32, PlanError> {
+        let id = self.nodes.id(&NodeOf::Sources(Arc::clone(&sources)));
+        let id = id.map_err(|Full| full("places where sources decide", MAX_NODES, &names))?;
+        let length = sources.named.len();
+        if self.table.sources.insert(id, sources).is_none() {
+            self.routes += length;
+            self.check_size(names)?;
+        }
+        Ok(id)
+    }
+
+    /// The id of a place where protocol and port decide.
+    pub(super) fn ports(
+        &mut self,
+        ports: Ports,
+        names: impl Fn() -> String,
+    ) -> Result<u32, PlanError> {
+        let id = self.ports.id(&ports);
+        let id = id.map_err(|Full| full("places where ports decide", MAX_PORTS, names))?;
+        self.table.ports.insert(id, ports);
+        Ok(id)
+    }
+
+    /// The slot of the frames of an ingress link for which these wishes ask.
+    pub(super) fn slot(&mut self, ingress: u32, wishes: &[&Wish<'_>]) -> Result<u32, PlanError> {
+        let names = |wishes: &[&Wish<'_>]| {
+            let mut names: Vec<_> = wishes.iter().map(|w| w.relay.name.clone()).collect();
+            names.sort();
+            names
+        };
+        let limited: Vec<&Wish<'_>> = wishes
+            .iter()
+            .copied()
+            .filter(|wish| wish.relay.limit.is_some())
+            .collect();
+        if limited.len() > MAX_LIMITS {
+            return Err(PlanError::Limits {
+                relays: names(&limited).join(", "),
+            });
+        }
+        self.undecided(ingress, wishes, &limited, &[])
+    }
+
+    /// The slot of frames of which the limits of `undecided` are still to be asked, and `over` are
+    /// over theirs.
+    fn undecided(
+        &mut self,
+        ingress: u32,
+        wishes: &[&Wish<'_>],
+        undecided: &[&Wish<'_>],
+        over: &[&Wish<'_>],
+    ) -> Result<u32, PlanError> {
+        let owner = Owner {
+            ingress,
+            relays: names(wishes),
+            undecided: names(undecided),
+            limited: names(over),
+        };
+        let named = || names(&[wishes, over].concat()).join(", ");
+        let id = if self.renewed.contains(&owner) {
+            self.slots.renewed(&owner)
+        } else {
+            self.slots.id(&owner)
+        };
+        let id = id.map_err(|Full| full("combinations of relays", MAX_SLOTS, named))?;
+        if self.table.slots.contains_key(&id) {
+            return Ok(id);
+        }
+        let drop_local = wishes.iter().chain(over).any(|wish| wish.drop_local());
+        let mut slot = Slot {
+            drop_local: drop_local.into(),
+            ..Slot::default()
+        };
+        if let Some((first, rest)) = undecided.split_first() {
+            let others: Vec<_> = wishes
+                .iter()
+                .copied()
+                .filter(|wish| wish.relay.name != first.relay.name)
+                .collect();
+            slot.limit = 1;
+            slot.bucket = self.bucket(first, named)?;
+            slot.within = self.undecided(ingress, wishes, rest, over)?;
+            slot.over = self.undecided(ingress, &others, rest, &[over, &[first]].concat())?;
+        } else if wishes.is_empty() {
+            slot.limited = 1;
+        } else {
+            slot.set = self.set(wishes, named)?;
+        }
+        self.table.slots.insert(id, slot);
+        self.table.owners.insert(id, owner);
+        Ok(id)
+    }
+
+    fn bucket(&mut self, wish: &Wish<'_>, names: impl Fn() -> String) -> Result<u32, PlanError> {
+        let name = &wish.relay.name;
+        let id = self.buckets.id(name);
+        let id = id.map_err(|Full| full("relays with a limit", MAX_BUCKETS, names))?;
+        let limit = match wish.relay.limit {
+            None => Limit::default(),
+            Some(model::Limit::Frames(rate)) => Limit::frames(rate.get()),
+            Some(model::Limit::Bits(rate)) => Limit::bits(rate.get()),
+        };
+        self.table.limits.insert(id, limit);
+        self.table.buckets.insert(id, name.clone());
+        Ok(id)
+    }
+
+    /// The set of everywhere these wishes send to.
+    fn set(&mut self, wishes: &[&Wish<'_>], names: impl Fn() -> String) -> Result<u32, PlanError> {
+        let mut members = BTreeSet::new();
+        for egress in wishes.iter().flat_map(|wish| wish.egress.iter()) {
+            let id = self.egresses.id(&identity(egress));
+            let id = id.map_err(|Full| full("egresses", MAX_EGRESS_ENTRIES, &names))?;
+            self.table.egresses.insert(id, *egress);
+            members.insert(id);
+        }
+        if members.is_empty() {
+            return Ok(EMPTY_SET);
+        }
+        let Some(set) = egress_set(&members) else {
+            return Err(PlanError::FanOut {
+                count: members.len(),
+                relays: names(),
+            });
+        };
+        let id = self.sets.id(&set);
+        let id = id.map_err(|Full| full("egress lists", MAX_SETS, names))?;
+        self.table.sets.insert(id, set);
+        Ok(id)
+    }
+}
+
+fn names(wishes: &[&Wish<'_>]) -> Vec<String> {
+    let mut names: Vec<_> = wishes.iter().map(|w| w.relay.name.clone()).collect();
+    names.sort();
+    names
+}
+
+fn full(what: &'static str, limit: u32, names: impl Fn() -> String) -> PlanError {
+    PlanError::Full {
+        what,
+        limit,
+        relays: names(),
+    }
+}
+
+/// What makes an egress the one it is, whatever its MTU is now.
+fn identity(egress: &Egress) -> Egress {
+    egress.identity()
+}
+
+/// The set of these egresses, if they fit.
+fn egress_set(ids: &BTreeSet<u32>) -> Option<EgressSet> {
+    let mut members = [0; MAX_EGRESSES];
+    members
+        .get_mut(..ids.len())?
+        .iter_mut()
+        .zip(ids)
+        .for_each(|(member, id)| *member = *id);
+    Some(EgressSet {
+        len: u32::try_from(ids.len()).ok()?,
+        members,
+    })
+}
