@@ -10,6 +10,7 @@
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
+//! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
@@ -29,6 +30,7 @@ mod netns;
 pub mod oracle;
 mod process;
 mod size;
+mod reports;
 mod stats;
 mod topology;
 mod traffic;
@@ -46,6 +48,7 @@ pub use mcr::{Mcr, binary, rules};
 pub use netns::Netns;
 pub use process::Process;
 pub use size::Size;
+pub use reports::{Delivery, Reported, Said};
 pub use stats::Stats;
 pub use topology::Topology;
 pub use traffic::{Receiver, Sender};

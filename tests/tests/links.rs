@@ -177,10 +177,10 @@ fn a_link_replaced_while_nobody_looked_works_again(datapath: Datapath) -> Result
         &Capture::on(receiver, "eth0")?,
         "both again",
     )?;
-    let group: std::net::Ipv4Addr = "239.1.1.1".parse()?;
+    let group = "239.1.1.1".parse()?;
     let deadline = Instant::now() + WAIT;
     // Groups are joined after the frames of a link are taken.
-    while !relay.groups_v4("in0")?.contains(&group) {
+    while !relay.receives("in0", group)? {
         ensure!(Instant::now() < deadline, "not joined again");
         std::thread::yield_now();
     }

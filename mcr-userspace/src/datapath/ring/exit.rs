@@ -23,13 +23,13 @@ use nix::{
 
 use super::{
     closer::Closer,
-    frames::{Memory, OFFLOAD_LENGTH, Received},
-    sys::Socket,
+    frames::{Memory, OFFLOAD_LENGTH, Received, is_finished},
+    sys::{BATCH, Socket},
 };
 
-/// Copies sent with one system call. Its share in the cost of a copy is lost in the noise from
-/// about 32 on, and 64 are what one frame makes at most.
-const BATCH: usize = 64;
+/// Copies up to this length, in bytes, are sent from one piece of memory: putting them together
+/// costs less than the kernel takes for the second piece.
+const SMALL: usize = 256;
 
 /// What the kernel keeps for a socket of copies not yet on the wire, in bytes: about twice what
 /// the usual transmit queue of a link holds (1000 frames), so that a busy link drops in its own
@@ -40,30 +40,51 @@ const SEND_BUFFER: usize = 4 << 20;
 /// header up to its checksum.
 const EDITED: usize = ETHERNET_HEADER + 2 * VLAN_TAG + 12;
 
-/// A socket that sends out of one link, shared by the workers of all ingress links.
+/// The way out of one link, shared by the workers of all ingress links.
 pub(super) struct Port {
     /// `None`: the link was gone already, so every copy fails.
-    socket: Option<Socket>,
+    sockets: Option<Sockets>,
     closer: Closer,
+}
+
+/// Two sockets that send out of the same link.
+struct Sockets {
+    /// For frames that are sent as they are.
+    finished: Socket,
+    /// For frames the kernel has something left to do for (`PACKET_VNET_HDR`): it would look at the
+    /// header of any frame, which costs about a thirtieth of a copy.
+    unfinished: Socket,
 }
 
 impl Port {
     /// Opens the way out of the link with this interface index.
     pub(super) fn open(ifindex: u32, closer: &Closer) -> io::Result<Self> {
-        let socket = Socket::new()?;
-        socket.set_option(libc::PACKET_VNET_HDR, 1)?;
-        // Beyond what the administrator allows everybody (`net.core.wmem_max`), if this process
-        // may.
-        setsockopt(&socket, SndBufForce, &SEND_BUFFER)
-            .or_else(|_| setsockopt(&socket, SndBuf, &SEND_BUFFER))?;
-        let socket = match socket.bind(ifindex, 0) {
-            Ok(()) => Some(socket),
+        let sockets = match Sockets::open(ifindex) {
+            Ok(sockets) => Some(sockets),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => None,
             Err(error) => return Err(error),
         };
         Ok(Self {
-            socket,
+            sockets,
             closer: closer.clone(),
+        })
+    }
+}
+
+impl Sockets {
+    fn open(ifindex: u32) -> io::Result<Self> {
+        let (finished, unfinished) = (Socket::new()?, Socket::new()?);
+        unfinished.set_option(libc::PACKET_VNET_HDR, 1)?;
+        for socket in [&finished, &unfinished] {
+            // Beyond what the administrator allows everybody (`net.core.wmem_max`), if this
+            // process may.
+            setsockopt(socket, SndBufForce, &SEND_BUFFER)
+                .or_else(|_| setsockopt(socket, SndBuf, &SEND_BUFFER))?;
+            socket.bind(ifindex, 0)?;
+        }
+        Ok(Self {
+            finished,
+            unfinished,
         })
     }
 }
@@ -73,7 +94,7 @@ impl Port {
     /// The way out of a link that is gone.
     pub(super) fn nowhere(closer: &Closer) -> Self {
         Self {
-            socket: None,
+            sockets: None,
             closer: closer.clone(),
         }
     }
@@ -81,7 +102,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        self.closer.close(self.socket.take());
+        self.closer.close(self.sockets.take());
     }
 }
 
@@ -110,11 +131,17 @@ impl Copy {
     }
 
     /// The parts of the message, `memory` being what the frame lies in.
-    fn parts<'a, M: Memory + ?Sized>(&'a self, memory: &'a M) -> [IoSlice<'a>; 2] {
+    fn parts<'a, M: Memory + ?Sized>(&'a self, memory: &'a M) -> [&'a [u8]; 2] {
         [
-            IoSlice::new(&self.head[..self.head_length]),
-            IoSlice::new(memory.get(self.rest.clone()).unwrap_or_default()),
+            &self.head[..self.head_length],
+            memory.get(self.rest.clone()).unwrap_or_default(),
         ]
+    }
+
+    /// Whether it is sent as it is.
+    fn is_finished(&self) -> bool {
+        let (offload, _) = self.head.split_first_chunk().unwrap_or((&[0; _], &[]));
+        is_finished(offload)
     }
 
     /// Length of the frame, in bytes.
@@ -138,7 +165,7 @@ impl Exit {
         Self {
             egress,
             port,
-            pending: Vec::with_capacity(BATCH),
+            pending: Vec::new(),
             stats,
         }
     }
@@ -168,8 +195,8 @@ impl Exit {
     pub(super) fn flush<M: Memory + ?Sized>(&mut self, memory: &M, headers: &mut Headers) {
         let mut rest = self.pending.as_slice();
         while let Some(first) = rest.first() {
-            let sent = match &self.port.socket {
-                Some(socket) => headers.send(socket, rest, memory),
+            let sent = match &self.port.sockets {
+                Some(sockets) => headers.send(sockets, rest, memory),
                 None => Err(Errno::ENODEV),
             };
             match sent {
@@ -196,36 +223,101 @@ impl Exit {
     }
 }
 
-/// The headers of the messages of one system call, to be used again and again.
-pub(super) struct Headers(MultiHeaders<()>);
+/// What one system call sends, to be used again and again.
+pub(super) struct Headers {
+    messages: MultiHeaders<()>,
+    small: Box<[[u8; SMALL]; BATCH]>,
+}
 
 impl Headers {
     /// For a batch.
     pub(super) fn new() -> Self {
-        Self(MultiHeaders::preallocate(BATCH, None))
+        Self {
+            messages: MultiHeaders::preallocate(BATCH, None),
+            small: Box::new([[0; SMALL]; BATCH]),
+        }
     }
 
-    /// Sends copies and returns how many; an error is about the first.
+    /// Sends the first of these copies, all that one socket takes, and returns how many; an error
+    /// is about the first.
     fn send<M: Memory + ?Sized>(
         &mut self,
-        socket: &Socket,
+        sockets: &Sockets,
         copies: &[Copy],
         memory: &M,
     ) -> nix::Result<usize> {
-        let count = copies.len().min(BATCH);
-        let mut parts = [[IoSlice::new(&[]); 2]; BATCH];
-        for (parts, copy) in parts.iter_mut().zip(copies) {
-            *parts = copy.parts(memory);
+        let finished = copies.first().is_none_or(Copy::is_finished);
+        let alike = copies
+            .iter()
+            .take_while(|copy| copy.is_finished() == finished);
+        let mut parts = [Parts::default(); BATCH];
+        let mut count = 0;
+        for ((parts, small), copy) in parts.iter_mut().zip(&mut *self.small).zip(alike) {
+            let [head, rest] = copy.parts(memory);
+            *parts = if finished {
+                Parts::gather(&head[OFFLOAD_LENGTH..], rest, small)
+            } else {
+                Parts::new(head, rest)
+            };
+            count += 1;
         }
+        let socket = if finished {
+            &sockets.finished
+        } else {
+            &sockets.unfinished
+        };
         let sent = sendmmsg(
             socket.as_fd().as_raw_fd(),
-            &mut self.0,
+            &mut self.messages,
             &parts[..count],
             [None; BATCH],
             [],
             MsgFlags::MSG_DONTWAIT,
         )?;
         Ok(sent.count())
+    }
+}
+
+/// Where the bytes of a message lie.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    parts: [IoSlice<'a>; 2],
+    count: usize,
+}
+
+impl Default for Parts<'_> {
+    fn default() -> Self {
+        Self::new(&[], &[])
+    }
+}
+
+impl<'a> Parts<'a> {
+    fn new(head: &'a [u8], rest: &'a [u8]) -> Self {
+        Self {
+            parts: [IoSlice::new(head), IoSlice::new(rest)],
+            count: 2,
+        }
+    }
+
+    /// In one piece, if `room` is enough for it.
+    fn gather(head: &'a [u8], rest: &'a [u8], room: &'a mut [u8; SMALL]) -> Self {
+        let length = head.len() + rest.len();
+        let Some(room) = room.get_mut(..length) else {
+            return Self::new(head, rest);
+        };
+        let (first, second) = room.split_at_mut(head.len());
+        first.copy_from_slice(head);
+        second.copy_from_slice(rest);
+        Self {
+            parts: [IoSlice::new(room), IoSlice::new(&[])],
+            count: 1,
+        }
+    }
+}
+
+impl<'a> AsRef<[IoSlice<'a>]> for Parts<'a> {
+    fn as_ref(&self) -> &[IoSlice<'a>] {
+        &self.parts[..self.count]
     }
 }
 

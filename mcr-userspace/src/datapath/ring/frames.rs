@@ -21,9 +21,16 @@ pub(super) const OFFLOAD_LENGTH: usize = 10;
 pub(super) type Offload = [u8; OFFLOAD_LENGTH];
 
 /// Offsets in a `struct virtio_net_hdr`; numbers are in the byte order of the host.
+const FLAGS: usize = 0;
+const NEEDS_CHECKSUM: u8 = 1;
 const GSO_TYPE: usize = 1;
 const GSO_SIZE: usize = 4;
 const GSO_NONE: u8 = 0;
+
+/// Whether the kernel has left nothing for later.
+pub(super) const fn is_finished(offload: &Offload) -> bool {
+    offload[FLAGS] & NEEDS_CHECKSUM == 0 && offload[GSO_TYPE] == GSO_NONE
+}
 
 /// Where the address the frame came from lies behind the frame's header (`TPACKET_ALIGN`).
 const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);

@@ -18,7 +18,7 @@ use afpacket::sync::{FilterProgram, RawPacketStream};
 use libc::{c_int, socklen_t};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-pub(super) use self::receiver::{BATCH, Batch, Receiver, SLOT};
+pub(super) use self::receiver::{BATCH, Batch, Receiver};
 
 /// A packet socket.
 pub(super) struct Socket(RawPacketStream);

@@ -5,7 +5,6 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     hash::Hash,
     sync::{
         Arc,
@@ -14,6 +13,7 @@ use std::{
     time::Instant,
 };
 
+use foldhash::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mcr_common::{
     Tables,

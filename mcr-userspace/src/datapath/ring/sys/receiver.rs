@@ -32,7 +32,7 @@ use crate::datapath::ring::frames::{Memory, OFFLOAD_LENGTH, Received, Slot};
 
 /// Size of a slot, in bytes: a frame of the usual MTU with two VLAN tags and the 76 bytes before
 /// it. An odd number of cache lines, so that the headers of slots spread over all of the cache.
-pub(in super::super) const SLOT: usize = 1600;
+const SLOT: usize = 1600;
 /// Memory that is in one piece, in bytes. The kernel finds 64 KiB on any host.
 const BLOCK: usize = 64 << 10;
 const SLOTS_IN_BLOCK: usize = BLOCK / SLOT;
@@ -120,6 +120,7 @@ impl Receiver {
             if status & libc::TP_STATUS_USER == 0 {
                 break;
             }
+            self.fetch(count);
             all |= status;
             large |= status & libc::TP_STATUS_COPY != 0;
             count += 1;
@@ -152,6 +153,26 @@ impl Receiver {
     /// Length of the ring, in bytes.
     const fn length(&self) -> usize {
         self.slots / SLOTS_IN_BLOCK * BLOCK
+    }
+
+    /// Asks for the headers of the frame in the slot that is the `index`th to be handed over, so
+    /// that they are on their way from the cache of another CPU while the slots behind are looked
+    /// at: one in twenty of the time of a small frame.
+    fn fetch(&self, index: usize) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let offset = self.offset(index);
+            for line in [64, 128] {
+                // SAFETY: within the slot, which is within the mapping, as `offset` says.
+                unsafe {
+                    let place = self.memory.add(offset + line);
+                    _mm_prefetch::<_MM_HINT_T0>(place.cast::<i8>().as_ptr());
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = index;
     }
 
     /// The status of the slot that is the `index`th to be handed over.

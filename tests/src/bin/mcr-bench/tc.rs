@@ -1,4 +1,4 @@
-//! What a relayed frame costs, beside its yardsticks. `cargo xtask bench` builds and starts it.
+//! The TC datapath, beside `tc mirred`.
 //!
 //! Frames enter the relay's link from a packet socket, in the thread that sends them: the kernel
 //! takes a veth's frames through the ingress hook and out again before it returns to the sender, so
@@ -6,43 +6,20 @@
 //! generator and the host's stack cost, which is subtracted. Every variant is measured in turn,
 //! several times, and copies are counted where they arrive.
 
-use std::{
-    os::fd::AsRawFd as _,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{os::fd::AsRawFd as _, time::Instant};
 
 use afpacket::sync::RawPacketStream;
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
-use mcr_tests::{Mcr, Netns, Topology, UdpFrame};
+use mcr_tests::{Mcr, Netns, Topology};
 use nix::sys::{
     signal::Signal,
     socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
 };
 
+use crate::{Args, GROUP, LONG, frame};
+
 /// Frames in one system call: enough that the call itself hardly counts.
 const BATCH: usize = 64;
-/// Long enough for any machine.
-const LONG: Duration = Duration::from_secs(30);
-const GROUP: &str = "239.1.1.1";
-
-/// Measures what a relayed frame costs
-#[derive(Debug, Parser)]
-struct Args {
-    /// Copies of each frame
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 8, 32])]
-    fan_out: Vec<u8>,
-    /// Length of a frame, from its Ethernet header on, in bytes
-    #[arg(long, default_value_t = 100)]
-    size: usize,
-    /// Frames in each run
-    #[arg(long, default_value_t = 200_000)]
-    frames: usize,
-    /// Runs of each variant
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-}
 
 /// What is done with the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,19 +63,10 @@ enum Running {
     Mcr(Box<Mcr>),
 }
 
-fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mcr-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(args: &Args) -> Result<()> {
+/// Measures and prints it.
+pub(crate) fn run(args: &Args) -> Result<()> {
     println!(
-        "{} frames of {} bytes a run, {} runs of each variant in turn; medians (least to most), in µs a frame",
+        "TC: {} frames of {} bytes a run, {} runs of each variant in turn; medians (least to most), in µs a frame",
         args.frames, args.size, args.runs
     );
     for fan_out in &args.fan_out {
@@ -137,19 +105,6 @@ fn measure(args: &Args, fan_out: u8) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A UDP frame of this length.
-fn frame(size: usize) -> Result<Vec<u8>> {
-    const HEADERS: usize = 14 + 20 + 8;
-    let payload = size
-        .checked_sub(HEADERS)
-        .context("a UDP frame has 42 bytes at least")?;
-    let source = format!("{}:40000", Topology::SENDER).parse()?;
-    let group = format!("{GROUP}:5000").parse()?;
-    UdpFrame::new(source, group)
-        .payload(vec![0; payload])
-        .build()
 }
 
 /// The time per frame of one run, in µs.
@@ -265,7 +220,7 @@ fn send(frame: &[u8], frames: usize) -> Result<()> {
 }
 
 /// Frames that have arrived at all of the receiver's links together.
-fn arrived(topology: &Topology) -> Result<usize> {
+pub(crate) fn arrived(topology: &Topology) -> Result<usize> {
     let text = topology.receiver.ip_output("-json -stats link show")?;
     let links: Vec<serde_json::Value> = serde_json::from_str(&text)?;
     let received = links
