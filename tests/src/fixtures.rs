@@ -97,6 +97,7 @@ pub fn world([ingress, out, side, trunk]: [u32; 4]) -> World {
         mac: [HOST_MAC[0], 0, 0, 0, 0, last],
         mtu: MTU,
         up: true,
+        running: true,
         master: None,
         parent: None,
         addresses: Vec::new(),

@@ -172,6 +172,7 @@ pub(crate) fn plain(name: &str) -> LinkState {
         mac: [0x02, 0, 0, 0, 1, name.as_bytes()[0]],
         mtu: 1500,
         up: true,
+        running: true,
         master: None,
         parent: None,
         addresses: Vec::new(),
@@ -238,6 +239,7 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
             kind,
             mtu,
             up,
+            running: true,
             master: master.filter(|master| *master != index),
             broadcasts: broadcast.then_some(DIRECTED).into_iter().collect(),
             ..plain(NAMES[position])
