@@ -48,10 +48,10 @@ pub fn routes(
     }
     for (place, node) in places {
         for (prefix, target) in groups.get(&node).into_iter().flatten() {
-            walk.group(place, &single(prefix), *target);
+            walk.group(*place, &single(prefix), *target);
         }
         for (route, target) in frames.get(&node).into_iter().flatten() {
-            walk.frames(place, route, *target);
+            walk.frames(*place, route, *target);
         }
     }
     walk.routes
@@ -75,7 +75,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn group(&mut self, place: &Place, group: &str, target: Target) {
+    fn group(&mut self, place: Place, group: &str, target: Target) {
         let Way::Source(id) = target.way() else {
             self.below_source(place, group, None, target);
             return;
@@ -90,7 +90,7 @@ impl Walk<'_> {
     }
 
     /// A route for each slot that packets from these sources can get to.
-    fn below_source(&mut self, place: &Place, group: &str, source: Option<&str>, target: Target) {
+    fn below_source(&mut self, place: Place, group: &str, source: Option<&str>, target: Target) {
         let mut ranges: BTreeMap<u32, Vec<(Selector, Selector)>> = BTreeMap::new();
         match target.way() {
             Way::Slot(slot) => {
@@ -136,7 +136,7 @@ impl Walk<'_> {
         }
     }
 
-    fn frames(&mut self, place: &Place, route: &FrameRoute, target: Target) {
+    fn frames(&mut self, place: Place, route: &FrameRoute, target: Target) {
         let Way::Slot(slot) = target.way() else {
             return;
         };
@@ -153,7 +153,7 @@ impl Walk<'_> {
 
     fn add(
         &mut self,
-        place: &Place,
+        place: Place,
         group: &str,
         source: Option<&str>,
         (protocol, ports): (Word, Option<String>),
