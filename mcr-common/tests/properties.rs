@@ -2,11 +2,11 @@
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice, VlanId};
 use mcr_common::{
-    Addresses, Basis, Rewrite, Transport,
-    edit::updated_checksum,
+    Addresses, Basis, Edit, HopRewrite, Transport,
+    edit::{MARGIN, Udp, updated_checksum},
     frame::Slice,
     parse,
-    table::{Egress, HopEdit, Kinds},
+    table::{Egress, HopEdit, Selector},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -88,27 +88,28 @@ proptest! {
         mac: Option<[u8; 6]>,
         hop in hop(),
     ) {
-        let frame = Slice { bytes: &bytes, stripped_tag, to_this_host, segment_size };
+        let frame = Slice { bytes: &bytes, stripped_tag, to_this_host, from_host: false, segment_size };
         let Ok(Some(packet)) = parse(&frame) else {
             return Ok(());
         };
-        prop_assert!(packet.network < packet.payload && packet.payload <= bytes.len());
+        prop_assert!(packet.network <= packet.payload && packet.payload <= bytes.len());
         let basis = Basis::new(&frame, &packet);
         prop_assert_eq!(Basis::from_words(basis.to_words()), basis);
         let egress = Egress::new(1, u32::MAX, mac, hop);
-        let Ok(rewrite) = basis.rewrite(&egress) else {
+        let Ok(edit) = Edit::new(&basis, &packet, &egress) else {
             return Ok(());
         };
-        let mut copy = bytes.clone();
-        rewrite.apply(&mut copy);
-        prop_assert_eq!(copy.len(), bytes.len());
-        prop_assert_eq!(copy[0] & 1, 1);
-        let back = Rewrite {
-            macs: *bytes.first_chunk().unwrap(),
-            hop: Some(basis.original_hop()),
-        };
-        back.apply(&mut copy);
-        prop_assert_eq!(copy, bytes);
+        let mut copy = vec![0; MARGIN + bytes.len()];
+        let start = edit.write(&bytes, None, Udp::Finished, &mut copy);
+        prop_assert_eq!(start, Some(MARGIN));
+        prop_assert_eq!(copy[MARGIN] & 1, 1);
+        copy[MARGIN..MARGIN + 12].copy_from_slice(&bytes[..12]);
+        match basis.original_hop() {
+            None => prop_assert_eq!(packet.addresses, Addresses::Other),
+            Some(HopRewrite::V4 { offset, bytes }) => copy[MARGIN + offset..][..4].copy_from_slice(&bytes),
+            Some(HopRewrite::V6 { offset, bytes }) => copy[MARGIN + offset..][..1].copy_from_slice(&bytes),
+        }
+        prop_assert_eq!(&copy[MARGIN..], bytes);
     }
 
     #[test]
@@ -143,7 +144,7 @@ proptest! {
         let Some(TransportSlice::Udp(udp)) = sliced.transport else {
             return Err(TestCaseError::fail("etherparse found no UDP"));
         };
-        prop_assert_eq!(read.transport, Transport::Whole { port: udp.destination_port() });
+        prop_assert_eq!(read.transport, Transport::Whole { selector: Selector::udp(udp.destination_port()) });
         prop_assert_eq!(&bytes[read.payload..], udp.payload());
         prop_assert_eq!(read.source_mac, [2, 0, 0, 0, 0, 1]);
     }
@@ -173,32 +174,5 @@ fn a_checksum_is_updated_whatever_it_carries() {
                 assert_eq!(updated_checksum(before, old, new), checksum(&[other, new]));
             }
         }
-    }
-}
-
-#[test]
-fn kinds_are_sets() {
-    let all = [
-        (Kinds::of(true, true), Kinds::SOURCE_GROUP_PORT),
-        (Kinds::of(true, false), Kinds::SOURCE_GROUP),
-        (Kinds::of(false, true), Kinds::GROUP_PORT),
-        (Kinds::of(false, false), Kinds::GROUP),
-    ];
-    for (of, kind) in all {
-        assert_eq!(of, kind);
-        assert!(!Kinds::NONE.any(kind));
-        for (_, other) in all {
-            assert_eq!(kind.any(other), kind == other);
-            assert!(kind.with(other).any(kind) && kind.with(other).any(other));
-            let left = if kind == other { Kinds::NONE } else { kind };
-            assert_eq!(kind.with(other).without(other), left);
-        }
-    }
-    for (source, port) in [(true, true), (true, false), (false, true), (false, false)] {
-        assert_eq!(Kinds::of(source, port).any(Kinds::WITH_SOURCE), source);
-        assert_eq!(
-            Kinds::of(source, port).any(Kinds::SOURCE_GROUP_PORT.with(Kinds::GROUP_PORT)),
-            port
-        );
     }
 }

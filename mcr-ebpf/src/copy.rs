@@ -1,9 +1,14 @@
 //! The copies of a frame.
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
-use mcr_common::{Basis, Frame, Reason, table::MAX_EGRESSES};
+use mcr_common::{
+    Basis, Frame, Packet, Reason, Tag,
+    frame::{ETHERNET_HEADER, VLAN_TAG},
+    table::{Egress, EgressStats, MAX_EGRESSES},
+};
 
 use crate::{
+    edit::mcr_edit,
     maps,
     skb::Skb,
     tc::{DROP, Found, NEXT},
@@ -15,8 +20,15 @@ use crate::{
 /// The frame is edited in place before each copy is taken, and put back as it was for those
 /// who see it next. Where nobody does, the last copy is the frame itself.
 #[inline(always)]
-pub(crate) fn to_egresses(ctx: &TcContext, found: &Found, basis: Basis) -> i32 {
+pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
     let skb = Skb(ctx);
+    let Some(packet) = maps::packet_mut() else {
+        return NEXT;
+    };
+    if packet.network != ETHERNET_HEADER && skb.stripped_tag().is_none() {
+        lift_tag(ctx, packet);
+    }
+    let basis = Basis::new(&skb, packet);
     let drop_local = found.hit.drop_local;
     let local = if drop_local { DROP } else { NEXT };
     let (Some(set), Some(original)) = (maps::set(found.hit.set), skb.read::<12>(0)) else {
@@ -33,7 +45,11 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found, basis: Basis) -> i32 {
         }
         let how = if drop_local && left == 1 { GIVE } else { CLONE };
         let target = u64::from(set.members[index]) | how;
-        let verdict = mcr_copy(ctx.as_ptr().cast(), target, w0, w1, w2);
+        let ctx = ctx.as_ptr().cast();
+        let mut verdict = mcr_copy(ctx, target, w0, w1, w2);
+        if verdict >= EDIT {
+            verdict = mcr_edit(ctx, target, verdict as u64);
+        }
         if how == GIVE {
             return verdict;
         }
@@ -53,10 +69,14 @@ fn put_back(ctx: &TcContext, macs: &[u8; 12]) {
 /// The egress gets a clone of the frame.
 const CLONE: u64 = 0;
 /// The egress gets the frame itself. A bit beside the id of the egress.
-const GIVE: u64 = 1 << 32;
+pub(crate) const GIVE: u64 = 1 << 32;
+
+/// From this on, what [`mcr_copy`] returns is not a verdict but, in its last byte, the TTL or hop
+/// limit of a copy that [`mcr_edit`] is to make.
+const EDIT: i32 = 0x100;
 
 /// Sends one copy: `target` is the id of the egress and [`CLONE`] or [`GIVE`], the other words
-/// those of a [`Basis`]. Returns what happens to the frame if it is given away.
+/// those of a [`Basis`]. Returns what happens to the frame if it is given away, or [`EDIT`].
 ///
 /// A function of its own with external linkage, because the kernel's verifier then looks at it
 /// once and not once for each turn of the loop that calls it (global functions, Linux 5.6).
@@ -69,28 +89,65 @@ extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64, w0: u64, w1: u64, w2: u
     let Some((egress, stats)) = maps::egress(target as u32) else {
         return DROP;
     };
-    let reason = match basis.rewrite(&egress) {
-        Err(reason) => reason,
-        Ok(rewrite) => {
-            let edited =
-                skb.become_like(&rewrite.macs) && rewrite.hop.is_none_or(|hop| skb.write_hop(&hop));
-            if edited && target & GIVE != 0 {
-                stats.copies += 1;
-                stats.bytes += skb.len() as u64;
-                return Skb::redirect(egress.ifindex());
-            }
-            let sent = edited && skb.clone_to(egress.ifindex());
-            if rewrite.hop.is_some() {
-                skb.write_hop(&basis.original_hop());
-            }
-            if sent {
-                stats.copies += 1;
-                stats.bytes += skb.len() as u64;
-                return DROP;
-            }
-            Reason::EgressFailed
+    let rewrite = match basis.rewrite(egress) {
+        Ok(rewrite) => rewrite,
+        Err(reason) => {
+            maps::add(&mut stats.reasons, reason as u32);
+            return DROP;
         }
     };
-    maps::add(&mut stats.reasons, reason as u32);
-    DROP
+    let mut edited = skb.become_like(&rewrite.macs);
+    if edited && egress.edits_more() {
+        return EDIT | i32::from(rewrite.hop_limit);
+    }
+    edited = edited && rewrite.hop.is_none_or(|hop| skb.write_hop(&hop));
+    let sent = edited && (target & GIVE != 0 || skb.clone_to(egress.ifindex()));
+    if rewrite.hop.is_some()
+        && target & GIVE == 0
+        && let Some(hop) = basis.original_hop()
+    {
+        skb.write_hop(&hop);
+    }
+    counted(&skb, egress, stats, target, sent)
+}
+
+/// Counts a copy that was sent, or is to be given away, or was not. Returns what happens to the
+/// frame if it is given away.
+#[inline(always)]
+pub(crate) fn counted(
+    skb: &Skb<'_>,
+    egress: &Egress,
+    stats: &mut EgressStats,
+    target: u64,
+    sent: bool,
+) -> i32 {
+    if !sent {
+        maps::add(&mut stats.reasons, Reason::EgressFailed as u32);
+        return DROP;
+    }
+    stats.copies += 1;
+    stats.bytes += skb.len() as u64;
+    if target & GIVE != 0 {
+        Skb::redirect(egress.ifindex())
+    } else {
+        DROP
+    }
+}
+
+/// Puts the tag of a frame beside it, where the kernel has it itself for what a link has received
+/// (`skb_vlan_untag` in `net/core/skbuff.c`): edits are made there. It means the same.
+#[inline(never)]
+fn lift_tag(ctx: &TcContext, packet: &mut Packet) {
+    let skb = Skb(ctx);
+    let [.., t0, t1, a, b] = skb.read::<16>(0).unwrap_or_default();
+    let tag = Tag {
+        tpid: u16::from_be_bytes([t0, t1]),
+        tci: u16::from_be_bytes([a, b]),
+    };
+    let length = skb.len();
+    // What the kernel does not take for a tag stays in the frame.
+    if skb.pop_tag() && skb.len() < length && skb.push_tag(tag) {
+        packet.network -= VLAN_TAG;
+        packet.payload -= VLAN_TAG;
+    }
 }

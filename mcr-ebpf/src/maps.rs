@@ -8,6 +8,7 @@ use aya_ebpf::{
 };
 use mcr_common::{
     Packet, Reason,
+    edit::header::IPV6,
     table::{
         Egress, EgressSet, EgressStats, Lease, Link, LinkStats, MAX_EGRESS_ENTRIES, MAX_LINKS,
         MAX_SETS, MAX_SLOTS, Observed, SlotStats,
@@ -39,6 +40,17 @@ static OWN: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 /// The frame at hand.
 #[map(name = "mcr_packet")]
 static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for headers beside the stack.
+#[map(name = "mcr_headers")]
+static HEADERS: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);
+
+/// The IP header of a frame and that of a copy.
+#[repr(C)]
+pub(crate) struct Headers {
+    pub(crate) before: [u32; IPV6],
+    pub(crate) after: [u32; IPV6],
+}
 
 /// `CLOCK_MONOTONIC`, in nanoseconds.
 #[inline(always)]
@@ -104,6 +116,23 @@ pub(crate) fn end_own() {
     }
 }
 
+/// The same, for what a change of the frame moves.
+#[inline(always)]
+pub(crate) fn packet_mut() -> Option<&'static mut Packet> {
+    // SAFETY: as in `packet`.
+    PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
+}
+
+/// Room for the headers of the copy at hand. It holds those of another.
+#[inline(always)]
+pub(crate) fn headers() -> Option<&'static mut Headers> {
+    // SAFETY: the map's entry is large enough and aligned to 8 bytes; for the rest as in
+    // `egress`.
+    HEADERS
+        .get_ptr_mut(0)
+        .map(|headers| unsafe { &mut *headers })
+}
+
 /// The members of an egress set.
 #[inline(always)]
 pub(crate) fn set(id: u32) -> Option<&'static EgressSet> {
@@ -112,11 +141,11 @@ pub(crate) fn set(id: u32) -> Option<&'static EgressSet> {
 
 /// An egress and its counters on this CPU.
 #[inline(always)]
-pub(crate) fn egress(id: u32) -> Option<(Egress, &'static mut EgressStats)> {
+pub(crate) fn egress(id: u32) -> Option<(&'static Egress, &'static mut EgressStats)> {
     let stats = EGRESS_STATS.get_ptr_mut(id)?;
     // SAFETY: a program is not preempted by another instance of itself on the same CPU while
     // it holds this; the map outlives the program.
-    Some((*EGRESSES.get(id)?, unsafe { &mut *stats }))
+    Some((EGRESSES.get(id)?, unsafe { &mut *stats }))
 }
 
 /// Counts a frame of interest that is relayed, to `expected` egresses.

@@ -3,16 +3,32 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::BPF_F_RECOMPUTE_CSUM,
-    helpers::{bpf_clone_redirect, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
+    helpers::{
+        bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    },
     programs::TcContext,
 };
-use mcr_common::{Frame, HopRewrite};
+use mcr_common::{Frame, HopRewrite, Tag, edit::checksum::Difference};
 
 /// `PACKET_HOST` of `include/uapi/linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
 /// `PACKET_LOOPBACK`.
 const PACKET_LOOPBACK: u32 = 5;
+
+// A NIC may have made a sum over all of the packet (`CHECKSUM_COMPLETE`), which is to stay right.
+
+/// What is written leaves the sum over the packet as it is, together with a checksum in it that
+/// changes with it.
+pub(crate) const BALANCED: u64 = 0;
+/// What is written changes the sum over the packet.
+pub(crate) const UNBALANCED: u64 = BPF_F_RECOMPUTE_CSUM as u64;
+
+/// An address that the checksum covers without being in the datagram.
+pub(crate) const PSEUDO_HEADER: u64 = BPF_F_PSEUDO_HDR as u64;
+/// The datagram itself.
+pub(crate) const DATAGRAM: u64 = 0;
 
 /// The socket buffer a TC program works on. Helpers read and write it, so that it makes no
 /// difference where in the buffer its bytes lie.
@@ -134,20 +150,53 @@ impl Skb<'_> {
         self.read::<12>(0).is_some_and(|now| now == *macs) || self.store(0, macs, 0)
     }
 
+    /// Reads `N` words of four bytes from `offset` on; `false` if the frame ends before.
+    #[inline(always)]
+    pub(crate) fn read_words<const N: usize>(&self, offset: usize, words: &mut [u32; N]) -> bool {
+        // SAFETY: the helper writes as many bytes to the reference as there are.
+        unsafe {
+            bpf_skb_load_bytes(
+                self.0.skb.skb.cast(),
+                offset as u32,
+                words.as_mut_ptr().cast(),
+                size_of::<[u32; N]>() as u32,
+            ) == 0
+        }
+    }
+
+    /// Writes words; otherwise as [`Self::store`].
+    #[inline(always)]
+    pub(crate) fn store_words<const N: usize>(
+        &self,
+        offset: usize,
+        words: &[u32; N],
+        flags: u64,
+    ) -> bool {
+        // SAFETY: the helper reads as many bytes from the reference as there are.
+        unsafe {
+            bpf_skb_store_bytes(
+                self.0.skb.skb.cast(),
+                offset as u32,
+                words.as_ptr().cast(),
+                size_of::<[u32; N]>() as u32,
+                flags,
+            ) == 0
+        }
+    }
+
     /// Writes the TTL or hop limit.
     #[inline(always)]
     pub(crate) fn write_hop(&self, hop: &HopRewrite) -> bool {
         match hop {
-            HopRewrite::V4 { offset, bytes } => self.store(*offset, bytes, 0),
-            // A checksum over the whole packet that the NIC has made must follow.
-            HopRewrite::V6 { offset, bytes } => {
-                self.store(*offset, bytes, u64::from(BPF_F_RECOMPUTE_CSUM))
-            }
+            HopRewrite::V4 { offset, bytes } => self.store(*offset, bytes, BALANCED),
+            HopRewrite::V6 { offset, bytes } => self.store(*offset, bytes, UNBALANCED),
         }
     }
 
+    /// Writes bytes; `false` if the kernel has no memory for it. `flags` is [`BALANCED`] or
+    /// [`UNBALANCED`].
     #[inline(always)]
-    fn store<const N: usize>(&self, offset: usize, bytes: &[u8; N], flags: u64) -> bool {
+    pub(crate) fn store<const N: usize>(&self, offset: usize, bytes: &[u8; N], flags: u64) -> bool {
         // SAFETY: the helper reads `N` bytes from the reference.
         unsafe {
             bpf_skb_store_bytes(
@@ -158,6 +207,57 @@ impl Skb<'_> {
                 flags,
             ) == 0
         }
+    }
+
+    /// Makes the first bytes the frame's own, so that nothing written there can fail; `false` if
+    /// the kernel has no memory for it.
+    #[inline(always)]
+    pub(crate) fn own(&self, length: usize) -> bool {
+        // SAFETY: the context is valid; packet pointers are not kept over this call.
+        unsafe { bpf_skb_pull_data(self.0.skb.skb, length as u32) == 0 }
+    }
+
+    /// Brings the UDP checksum at `offset` up to date after a change of the pseudo-header
+    /// ([`PSEUDO_HEADER`]) or of what it covers ([`DATAGRAM`]). Only the kernel knows whether it
+    /// is finished; if there is none, there will be none.
+    #[inline(always)]
+    pub(crate) fn update_checksum(&self, offset: usize, change: Difference, what: u64) {
+        // SAFETY: the context is valid; packet pointers are not kept over this call. It fails
+        // only for an offset that is odd or not in the frame.
+        unsafe {
+            bpf_l4_csum_replace(
+                self.0.skb.skb.cast(),
+                offset as u32,
+                0,
+                u64::from(change.to_kernel()),
+                what | u64::from(BPF_F_MARK_MANGLED_0),
+            )
+        };
+    }
+
+    /// The VLAN tag that is kept beside the frame.
+    #[inline(always)]
+    pub(crate) fn tag(&self) -> Option<Tag> {
+        // SAFETY: the context is valid for as long as the program runs.
+        let protocol = unsafe { (*self.0.skb.skb).vlan_proto } as u16;
+        self.stripped_tag().map(|tci| Tag {
+            tpid: u16::from_be(protocol),
+            tci,
+        })
+    }
+
+    /// Takes the outermost tag off. A tag in the frame becomes the one beside it.
+    #[inline(always)]
+    pub(crate) fn pop_tag(&self) -> bool {
+        // SAFETY: the context is valid; packet pointers are not kept over this call.
+        unsafe { bpf_skb_vlan_pop(self.0.skb.skb) == 0 }
+    }
+
+    /// Puts a tag beside the frame. The one that was there goes into the frame.
+    #[inline(always)]
+    pub(crate) fn push_tag(&self, tag: Tag) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_skb_vlan_push(self.0.skb.skb, tag.tpid.to_be(), tag.tci) == 0 }
     }
 
     /// Sends a copy out of the link with this interface index.

@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mcr_common::{
-    Basis, Frame as _, Hit, Packet, Reason,
+    Frame as _, Hit, Packet, Reason,
     table::{Observed, Scope},
 };
 
@@ -47,12 +47,8 @@ pub(crate) fn mcr_tc_out(ctx: TcContext) -> i32 {
 fn relay(ctx: &TcContext, found: &mut Found, from_host: bool) -> i32 {
     match decide(ctx, found, from_host) {
         Observed::RELAY => {
-            let Some(packet) = maps::packet() else {
-                return NEXT;
-            };
-            let basis = Basis::new(&Skb(ctx), packet);
             found.hit.drop_local &= !from_host;
-            copy::to_egresses(ctx, found, basis)
+            copy::to_egresses(ctx, found)
         }
         Observed::REFUSE => {
             maps::count_refused(found.link_stats, found.reason);

@@ -56,7 +56,7 @@ pub struct Slot {
 
 const _: () = assert!(size_of::<Slot>() == 20);
 
-/// An egress list: ids of [`Egress`] entries. Written once, never changed.
+/// An egress list: ids of [`super::Egress`] entries. Written once, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct EgressSet {
@@ -67,118 +67,6 @@ pub struct EgressSet {
 }
 
 const _: () = assert!(size_of::<EgressSet>() == 260);
-
-/// What happens to the TTL or hop limit of a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum HopEdit {
-    /// Left as it is; 1 passes.
-    Keep,
-    /// One less; a frame with 0 or 1 is not copied.
-    Decrement,
-    /// Set to this value, 1 to 255.
-    Set(u8),
-}
-
-/// One way out: a link and the edits of the copies sent there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
-pub struct Egress {
-    ifindex: u32,
-    mtu: u32,
-    source_mac: [u8; 6],
-    set_source_mac: u8,
-    hop_mode: u8,
-    hop_value: u8,
-    down: u8,
-    padding: [u8; 2],
-}
-
-const _: () = assert!(size_of::<Egress>() == 20);
-
-const HOP_KEEP: u8 = 0;
-const HOP_DECREMENT: u8 = 1;
-const HOP_SET: u8 = 2;
-
-impl Egress {
-    /// Copies go to the link with this interface index if their IP packet has at most `mtu`
-    /// bytes, from `source_mac` (`None`: the address they came with), with the TTL edited.
-    #[must_use]
-    pub fn new(ifindex: u32, mtu: u32, source_mac: Option<[u8; 6]>, hop: HopEdit) -> Self {
-        let (hop_mode, hop_value) = match hop {
-            HopEdit::Keep => (HOP_KEEP, 0),
-            HopEdit::Decrement => (HOP_DECREMENT, 0),
-            HopEdit::Set(value) => (HOP_SET, value),
-        };
-        Self {
-            ifindex,
-            mtu,
-            source_mac: source_mac.unwrap_or_default(),
-            set_source_mac: u8::from(source_mac.is_some()),
-            hop_mode,
-            hop_value,
-            down: 0,
-            padding: [0; 2],
-        }
-    }
-
-    /// The same, but for a link that is up or down: one that is down gets no copies.
-    #[must_use]
-    pub const fn up(mut self, up: bool) -> Self {
-        self.down = !up as u8;
-        self
-    }
-
-    /// What makes it the one it is, whatever its link is like now.
-    #[must_use]
-    pub const fn identity(mut self) -> Self {
-        self.mtu = 0;
-        self.down = 0;
-        self
-    }
-
-    /// Whether the link is up.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_up(&self) -> bool {
-        self.down == 0
-    }
-
-    /// Interface index of the link.
-    #[must_use]
-    #[inline(always)]
-    pub const fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
-    /// The largest IP packet the link takes, in bytes.
-    #[must_use]
-    #[inline(always)]
-    pub const fn mtu(&self) -> u32 {
-        self.mtu
-    }
-
-    /// The source address of copies; `None`: the one they came with.
-    #[must_use]
-    #[inline(always)]
-    pub const fn source_mac(&self) -> Option<[u8; 6]> {
-        if self.set_source_mac == 0 {
-            None
-        } else {
-            Some(self.source_mac)
-        }
-    }
-
-    /// What happens to the TTL or hop limit.
-    #[must_use]
-    #[inline(always)]
-    pub const fn hop(&self) -> HopEdit {
-        match self.hop_mode {
-            HOP_DECREMENT => HopEdit::Decrement,
-            HOP_SET => HopEdit::Set(self.hop_value),
-            _ => HopEdit::Keep,
-        }
-    }
-}
 
 /// Counters of an ingress link, one of each CPU. Interest = relayed frames + reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -246,9 +134,7 @@ impl Observed {
 mod pod {
     #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
 
-    use super::{
-        Egress, EgressSet, EgressStats, Lease, Link, LinkStats, Observed, Slot, SlotStats,
-    };
+    use super::{EgressSet, EgressStats, Lease, Link, LinkStats, Observed, Slot, SlotStats};
 
     // SAFETY: repr(C), every field plain integers, and the size assertions above leave no room
     // for padding that is not a field.
@@ -259,8 +145,6 @@ mod pod {
     unsafe impl aya::Pod for Slot {}
     // SAFETY: as above.
     unsafe impl aya::Pod for EgressSet {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Egress {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Observed {}
     // SAFETY: as above; only u64 fields.

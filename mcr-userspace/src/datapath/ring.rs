@@ -16,6 +16,7 @@
 //! later (unfinished checksums, segmentation) goes with each copy as it came.
 
 mod closer;
+mod copy;
 mod exit;
 mod filter;
 mod fragments;

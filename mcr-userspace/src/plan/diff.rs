@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
 
 use mcr_common::table::{
-    Egress, EgressSet, Limit, Link, Node, Ports, Scope, Slot, Target, VlanKey, Way,
+    Branches, Egress, EgressSet, Limit, Link, Node, Ports, Scope, Slot, Target, VlanKey, Way,
 };
 
 use super::{
@@ -134,7 +134,12 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
     groups.go.sort_by_key(specificity);
 
     let both = both_branches(&old.links, &new.links, |new, old| Link {
-        untagged: new.untagged.with(old.untagged),
+        untagged: if leads_anywhere(&new.untagged) {
+            new.untagged.with(old.untagged)
+        } else {
+            // Its node is none of the link's.
+            old.untagged
+        },
         ..*new
     });
     let links = compare(&old.links, &both, Op::Link);
@@ -179,6 +184,12 @@ fn both_branches<K: Ord + Copy, V: Copy>(
 ) -> BTreeMap<K, V> {
     let both = |(key, entry): (&K, &V)| (*key, with(entry, old.get(key).unwrap_or(entry)));
     new.iter().map(both).collect()
+}
+
+/// Whether a scope leads anywhere.
+fn leads_anywhere(scope: &Scope) -> bool {
+    let branches = scope.v4.with(scope.v6).with(scope.frames);
+    branches != Branches::NONE
 }
 
 fn is_new(op: &Op) -> bool {

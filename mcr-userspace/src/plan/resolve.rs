@@ -1,11 +1,11 @@
 //! From the links a relay names to the links that exist.
 
-use std::fmt::Display;
+use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 
-use mcr_common::table::{Egress, HopEdit};
+use mcr_common::table::{self, Egress, HopEdit};
 
 use super::world::{LinkKind, LinkState, World};
-use crate::config::model::{Edits, LinkSelector, Relay, SourceMac, Ttl};
+use crate::config::model::{Edits, LinkSelector, Relay, SourceMac, Ttl, VlanEdit};
 
 /// A relay's links as they are now.
 #[derive(Debug, Default)]
@@ -14,12 +14,12 @@ pub(super) struct Resolved {
     pub(super) ingress: Vec<u32>,
     /// The ways out that exist.
     pub(super) egress: Vec<Egress>,
+    /// The stations whose MAC addresses the ways out need, by interface index.
+    pub(super) neighbours: BTreeSet<(u32, IpAddr)>,
     /// Names of links that do not exist.
     pub(super) missing: Vec<String>,
     /// Links that exist but can't be used, each as a sentence.
     pub(super) unusable: Vec<String>,
-    /// The stations whose addresses on a link are wanted: interface index and IP address.
-    pub(super) neighbours: Vec<(u32, std::net::IpAddr)>,
 }
 
 /// Finds a relay's links.
@@ -49,6 +49,8 @@ pub(super) fn resolve(world: &World, relay: &Relay) -> Result<Resolved, String> 
                 ));
                 continue;
             }
+            let hop = way.edits.unicast.map(|station| station.next_hop());
+            resolved.neighbours.extend(hop.map(|hop| (index, hop)));
             let egress = egress(world, &way.edits, index, link);
             if !resolved.egress.contains(&egress) {
                 resolved.egress.push(egress);
@@ -118,6 +120,7 @@ fn refuse_port_beside_master(world: &World, seen: &[(u32, &LinkSelector)]) -> Re
     Ok(())
 }
 
+/// What the datapath is to know of a way out.
 fn egress(world: &World, edits: &Edits, index: u32, link: &LinkState) -> Egress {
     let source_mac = match (edits.source_mac, link.kind) {
         (SourceMac::Keep, _) => None,
@@ -131,7 +134,29 @@ fn egress(world: &World, edits: &Edits, index: u32, link: &LinkState) -> Egress 
         Ttl::Decrement => HopEdit::Decrement,
         Ttl::Set(value) => HopEdit::Set(value),
     };
-    Egress::new(index, link.mtu, source_mac, hop).up(link.up)
+    let mut egress = Egress::new(index, link.mtu, source_mac, hop).up(link.up);
+    egress = egress.vlan(match edits.vlan {
+        None => table::VlanEdit::Keep,
+        Some(VlanEdit::Untagged) => table::VlanEdit::Pop,
+        Some(VlanEdit::Id(id)) => table::VlanEdit::Set(id),
+    });
+    if let Some(dscp) = edits.dscp {
+        egress = egress.dscp(dscp);
+    }
+    if let Some(group) = edits.group {
+        egress = egress.group(group.addr(), group.prefix_len());
+    }
+    if let Some(port) = edits.port {
+        egress = egress.port(port.get());
+    }
+    if let Some(source) = edits.source {
+        egress = egress.source(source);
+    }
+    if let Some(station) = edits.unicast {
+        let mac = world.neighbours.get(&(index, station.next_hop()));
+        egress = egress.unicast(station.address, mac.copied());
+    }
+    egress
 }
 
 /// Pairs of a relay's links that are stacked on each other, each as a sentence: a frame can

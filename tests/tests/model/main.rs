@@ -3,6 +3,7 @@
 //! - `fixtures`: the fixture table, through the classifier and through the model
 //! - `relaying`: random worlds and frames, through plan, diff, apply, classifier and edits
 //! - `planning`: what holds between any two tables
+//! - `pipeline`, `meaning`: a datapath without a kernel, and tables without ids
 //! - `worlds`, `rules`, `frames`: what these are made with
 //! - `steps`: the steps of some changes, and that none of them leaves a gap
 //!
@@ -10,6 +11,7 @@
 
 mod fixtures;
 mod frames;
+mod meaning;
 mod pipeline;
 mod planning;
 mod relaying;

@@ -3,9 +3,16 @@
 use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use mcr::plan::{Change, Op, Table, World, diff, plan, table::FrameRoute, table::Route};
+use mcr::{
+    datapath::fake::Fake,
+    plan::{
+        Change, Op, Table, World, diff, plan,
+        table::{FrameRoute, Route},
+    },
+};
 use mcr_common::{
     Basis, Tables, Verdict, classify,
+    edit::{Edit, MARGIN, Tag, Udp},
     frame::Slice,
     table::{
         EMPTY_SET, Egress, EgressSet, FragmentKey, FrameKey, Key4, Key6, Limit, Link, Node, Ports,
@@ -58,8 +65,38 @@ impl Held {
         }
     }
 
-    /// Makes one step, which must lead from what is there.
-    pub(crate) fn step(&mut self, op: &Op) {
+    /// A datapath that holds the same and fails at these steps.
+    pub(crate) fn failing(self, failing: Vec<usize>) -> Fake {
+        Fake {
+            table: Table {
+                links: self.links,
+                vlans: self.vlans,
+                frames: self.frames,
+                ports: self.ports,
+                slots: self.slots,
+                limits: self.limits,
+                sets: self.sets,
+                egresses: self.egresses,
+                ..Table::default()
+            },
+            routes: self.routes,
+            nodes: self.nodes,
+            steps: Vec::new(),
+            failing,
+        }
+    }
+
+    /// What is left in a datapath.
+    pub(crate) fn in_fake(fake: Fake) -> Self {
+        Self {
+            routes: fake.routes,
+            nodes: fake.nodes,
+            ..Self::of(&fake.table)
+        }
+    }
+
+    /// Makes one step. Gives whether it began with what was there.
+    pub(crate) fn step(&mut self, op: &Op) -> bool {
         match op {
             Op::Link(change) => put(&mut self.links, change),
             Op::Vlan(change) => put(&mut self.vlans, change),
@@ -99,15 +136,15 @@ impl Held {
     }
 }
 
-fn put<K: Ord + std::marker::Copy, V: Clone + PartialEq + std::fmt::Debug>(
+fn put<K: Ord + std::marker::Copy, V: Clone + PartialEq>(
     entries: &mut BTreeMap<K, V>,
     change: &Change<K, V>,
-) {
+) -> bool {
     let before = match change.new.clone() {
         Some(value) => entries.insert(change.key, value),
         None => entries.remove(&change.key),
     };
-    assert_eq!(before, change.old, "a step begins with what is there");
+    before == change.old
 }
 
 /// A datapath with the first fragments it remembers, and the table its counters belong to.
@@ -225,15 +262,11 @@ impl Memory<'_> {
         let set = &self.held.sets[&hit.set];
         for id in &set.members[..set.len as usize] {
             let egress = &self.held.egresses[id];
-            match basis.rewrite(egress) {
-                Ok(rewrite) => {
-                    let mut copy = arrival.frame.clone();
-                    rewrite.apply(&mut copy);
-                    relayed.copies.push(Copy {
-                        egress: egress.ifindex(),
-                        frame: with_tag(copy, arrival.stripped_tag),
-                    });
-                }
+            match Edit::new(&basis, &packet, egress) {
+                Ok(edit) => relayed.copies.push(Copy {
+                    egress: egress.ifindex(),
+                    frame: written(&edit, arrival),
+                }),
                 Err(reason) => relayed.failed.push((egress.ifindex(), reason)),
             }
         }
@@ -243,20 +276,25 @@ impl Memory<'_> {
     }
 }
 
-/// The frame with the tag in it that lies beside it.
-fn with_tag(mut frame: Vec<u8>, stripped: Option<u16>) -> Vec<u8> {
-    if let Some(tag) = stripped {
-        let [high, low] = tag.to_be_bytes();
-        frame.splice(12..12, [0x81, 0x00, high, low]);
-    }
-    frame
+/// A copy, of which only the beginning is written anew.
+fn written(edit: &Edit, arrival: &Arrival) -> Vec<u8> {
+    let stripped = arrival.stripped_tag.map(|tci| Tag { tpid: 0x8100, tci });
+    let reach = edit.reach().min(arrival.frame.len());
+    let (beginning, rest) = arrival.frame.split_at(reach);
+    let mut buffer = vec![0xee; MARGIN + reach];
+    let start = edit.write(beginning, stripped, Udp::Finished, &mut buffer);
+    let start = start.expect("the edits reach no further");
+    [&buffer[start..], rest].concat()
 }
 
 /// The table of `world` as a datapath gets it that held `previous` before, which has all of it
 /// after the steps between the two.
 pub(crate) fn in_force(world: &World, previous: &Table) -> Table {
     let planned = plan(world, previous).expect("the world is small").table;
-    let held = Held::of(previous).after(&diff(previous, &planned));
+    let mut held = Held::of(previous);
+    for op in diff(previous, &planned) {
+        assert!(held.step(&op), "{op} begins with what is not there");
+    }
     assert_eq!(held, Held::of(&planned));
     planned
 }

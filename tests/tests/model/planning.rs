@@ -7,10 +7,10 @@ use std::{
 };
 
 use mcr::{
-    datapath::{Datapath as _, fake::Fake},
+    datapath::Datapath as _,
     plan::{Op, Table, World, diff, plan},
 };
-use mcr_common::table::EMPTY_SET;
+use mcr_common::table::{EMPTY_SET, EgressSet, Target, Way};
 use mcr_tests::oracle::{Arrival, Copy, Fragments, Judgement, judge};
 use proptest::{
     collection::vec,
@@ -20,7 +20,8 @@ use proptest::{
 
 use crate::{
     config, frames,
-    pipeline::{Memory, in_force},
+    meaning::meaning,
+    pipeline::{Held, Memory, in_force},
     worlds::{self, GROUPS4, GROUPS6, IFINDEXES, PORTS, SOURCES4, SOURCES6},
 };
 
@@ -28,15 +29,14 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_difference_leads_from_any_table_to_any_other(old in worlds::world(), new in worlds::world()) {
+    fn a_difference_leads_there_and_back(old in worlds::world(), new in worlds::world()) {
         let old = in_force(&old, &Table::default());
         let planned = plan(&new, &old).expect("small").table;
-        let unrelated = plan(&new, &Table::default()).expect("small").table;
-        for new in [&planned, &unrelated, &Table::default()] {
+        for new in [&planned, &Table::default()] {
             let ops = diff(&old, new);
-            prop_assert_eq!(&without_owners(&applied(&old, &ops)), &without_owners(new));
+            prop_assert_eq!(Held::of(&old).after(&ops), Held::of(new));
             let back: Vec<Op> = ops.into_iter().rev().map(Op::inverse).collect();
-            prop_assert_eq!(&without_owners(&applied(new, &back)), &without_owners(&old));
+            prop_assert_eq!(Held::of(new).after(&back), Held::of(&old));
         }
     }
 
@@ -46,11 +46,22 @@ proptest! {
         let planned = plan(&new, &previous).expect("small");
         prop_assert_eq!(&planned, &plan(&new, &previous).expect("small"));
         let table = planned.table;
-        assert_nothing_dangles(&table);
+        assert_nothing_dangles(&Held::of(&table));
         assert_nothing_is_idle(&table);
         let again = plan(&new, &table).expect("small").table;
         prop_assert_eq!(diff(&table, &again), vec![]);
         prop_assert_eq!(again, table);
+    }
+
+    /// Whatever was in force before: only the ids differ.
+    #[test]
+    fn a_plan_means_the_same_after_any_changes(worlds in vec(worlds::change(), 1..4)) {
+        let mut table = Table::default();
+        for world in worlds.iter().flat_map(|(before, after)| [before, after]) {
+            table = in_force(world, &table);
+            let from_scratch = plan(world, &Table::default()).expect("small").table;
+            prop_assert_eq!(meaning(&table), meaning(&from_scratch));
+        }
     }
 
     #[test]
@@ -59,16 +70,15 @@ proptest! {
         let new = in_force(&new, &old);
         let last = in_force(&last, &new);
         for (old, new) in [(&old, &new), (&new, &last)] {
-            for (id, set) in &new.sets {
-                prop_assert!(old.sets.get(id).is_none_or(|before| before == set));
-            }
+            prop_assert!(agree(&old.sets, &new.sets));
+            prop_assert!(agree(&old.ports, &new.ports));
+            prop_assert!(agree(&old.sources, &new.sources));
+            prop_assert!(agree(&old.owners, &new.owners));
+            prop_assert!(agree(&old.buckets, &new.buckets));
+            prop_assert!(agree(&old.places, &new.places));
             for (id, egress) in &new.egresses {
-                let meaning = |e: &mcr_common::table::Egress| (e.ifindex(), e.source_mac(), e.hop());
                 let before = old.egresses.get(id);
-                prop_assert!(before.is_none_or(|before| meaning(before) == meaning(egress)));
-            }
-            for (id, owner) in &new.owners {
-                prop_assert!(old.owners.get(id).is_none_or(|before| before == owner));
+                prop_assert!(before.is_none_or(|b| b.identity() == egress.identity()));
             }
             for (ifindex, link) in &new.links {
                 let same = |(other, before): (&u32, &mcr_common::table::Link)| {
@@ -86,6 +96,9 @@ proptest! {
         (before, after) in worlds::change(),
         frames in vec(plain(), 15),
     ) {
+        // What is known of a station changes for everybody at once, whoever asked for it.
+        let neighbours = before.neighbours.clone();
+        let after = World { neighbours, ..after };
         assert_no_gap(&before, &after, &frames);
     }
 
@@ -96,94 +109,124 @@ proptest! {
         // Each of the first steps, and one of all.
         let some = (!ops.is_empty()).then(|| at.index(ops.len()));
         for number in (0..ops.len().min(25)).chain(some) {
-            let mut datapath = failing(&old, vec![number]);
+            let mut datapath = Held::of(&old).failing(vec![number]);
             let error = datapath.apply(&ops).expect_err("a step was told to fail");
             prop_assert_eq!(&error.op, &ops[number]);
             prop_assert!(error.stuck.is_empty());
-            prop_assert_eq!(&without_owners(&datapath.table), &without_owners(&old));
+            prop_assert_eq!(Held::in_fake(datapath), Held::of(&old));
 
             // The first step back fails too: it is named, and the others are made.
-            let mut datapath = failing(&old, vec![number, number + 1]);
+            let mut datapath = Held::of(&old).failing(vec![number, number + 1]);
             let error = datapath.apply(&ops).expect_err("a step was told to fail");
             prop_assert_eq!(&error.op, &ops[number]);
             let stuck: Vec<Op> = error.stuck.into_iter().map(|(op, _)| op.inverse()).collect();
             let last = &ops[number.saturating_sub(1)..number];
             prop_assert_eq!(&stuck, last);
             let back = ops[..number.saturating_sub(1)].iter().rev().cloned().map(Op::inverse);
-            let left = applied(&applied(&old, &ops[..number]), &back.collect::<Vec<_>>());
-            prop_assert_eq!(&without_owners(&datapath.table), &without_owners(&left));
+            let left = Held::of(&old).after(&ops[..number]).after(&back.collect::<Vec<_>>());
+            prop_assert_eq!(Held::in_fake(datapath), left);
         }
     }
 }
 
-fn without_owners(table: &Table) -> Table {
-    Table {
-        owners: BTreeMap::new(),
-        ..table.clone()
-    }
+/// Whether all that both know mean the same.
+fn agree<V: PartialEq>(old: &BTreeMap<u32, V>, new: &BTreeMap<u32, V>) -> bool {
+    let mut new = new.iter();
+    new.all(|(id, value)| old.get(id).is_none_or(|before| before == value))
 }
 
-fn failing(table: &Table, failing: Vec<usize>) -> Fake {
-    Fake {
-        table: table.clone(),
-        failing,
-        ..Fake::default()
-    }
+/// Everywhere the entries of a datapath lead to.
+fn targets(held: &Held) -> impl Iterator<Item = Target> + '_ {
+    let routes = held.routes.values().chain(held.frames.values()).copied();
+    let nodes = held.nodes.values().map(|node| node.otherwise);
+    let ports = held.ports.values().flat_map(|ports| ports.ranges());
+    routes.chain(nodes).chain(ports.map(|(_, target)| target))
 }
 
-fn applied(table: &Table, ops: &[Op]) -> Table {
-    let mut datapath = failing(table, Vec::new());
-    datapath.apply(ops).expect("no step was told to fail");
-    datapath.table
+/// The slots that entries lead to, at once or by a limit.
+fn used_slots(held: &Held) -> BTreeSet<u32> {
+    let at_once = targets(held).filter_map(|target| match target.way() {
+        Way::Slot(id) | Way::Udp(id) => Some(id),
+        _ => None,
+    });
+    let limited = held.slots.values().filter(|slot| slot.limit != 0);
+    let by_limit = limited.flat_map(|slot| [slot.within, slot.over]);
+    at_once.chain(by_limit).collect()
+}
+
+fn members(set: &EgressSet) -> &[u32] {
+    &set.members[..set.len as usize]
 }
 
 /// Every id that is used is defined, and the counters of links are theirs alone.
-fn assert_nothing_dangles(table: &Table) {
-    for slot in table.routes4.values().chain(table.routes6.values()) {
-        assert!(table.slots.contains_key(slot), "slot {slot} of a route");
+fn assert_nothing_dangles(held: &Held) {
+    for target in targets(held) {
+        let defined = match target.way() {
+            Way::Nowhere => true,
+            Way::Slot(id) | Way::Udp(id) => held.slots.contains_key(&id),
+            Way::Source(id) => held.nodes.contains_key(&id),
+            Way::Ports(id) => held.ports.contains_key(&id),
+        };
+        assert!(defined, "{:?} is nowhere", target.way());
     }
-    for slot in table.slots.values() {
-        let set = slot.set;
-        assert!(
-            set == EMPTY_SET || table.sets.contains_key(&set),
-            "set {set} of a slot"
-        );
-    }
-    for set in table.sets.values() {
-        for egress in &set.members[..set.len as usize] {
+    for slot in held.slots.values() {
+        if slot.limit == 0 {
+            let set = slot.set;
             assert!(
-                table.egresses.contains_key(egress),
-                "egress {egress} of a set"
+                set == EMPTY_SET || held.sets.contains_key(&set),
+                "set {set} of a slot"
             );
+        } else {
+            assert!(held.slots.contains_key(&slot.within), "{slot:?}");
+            assert!(held.slots.contains_key(&slot.over), "{slot:?}");
+            assert!(held.limits.contains_key(&slot.bucket), "{slot:?}");
         }
     }
-    let stats: BTreeSet<u32> = table.links.values().map(|link| link.stats).collect();
-    assert_eq!(stats.len(), table.links.len());
+    for egress in held.sets.values().flat_map(members) {
+        assert!(
+            held.egresses.contains_key(egress),
+            "egress {egress} of a set"
+        );
+    }
+    let stats: BTreeSet<u32> = held.links.values().map(|link| link.stats).collect();
+    assert_eq!(stats.len(), held.links.len());
 }
 
 /// Every id that is defined is used.
 fn assert_nothing_is_idle(table: &Table) {
-    let routes = || table.routes4.values().chain(table.routes6.values());
-    assert!(table.slots.keys().all(|id| routes().any(|slot| slot == id)));
+    let held = Held::of(table);
+    let ways: BTreeSet<Way> = targets(&held).map(Target::way).collect();
+    assert!(held.slots.keys().copied().eq(used_slots(&held)));
     assert!(table.slots.keys().eq(table.owners.keys()));
-    let has_slot = |id: &u32| table.slots.values().any(|slot| slot.set == *id);
-    assert!(table.sets.keys().all(has_slot));
-    assert!(!table.sets.contains_key(&EMPTY_SET));
-    let has_set = |id: &u32| {
-        let mut sets = table.sets.values();
-        sets.any(|set| set.members[..set.len as usize].contains(id))
+    let used = |id: &u32| ways.contains(&Way::Source(*id));
+    assert!(held.nodes.keys().all(used));
+    let used = |id: &u32| ways.contains(&Way::Ports(*id));
+    assert!(held.ports.keys().all(used));
+    let has_slot = |id: &u32| held.slots.values().any(|slot| slot.set == *id);
+    assert!(held.sets.keys().all(has_slot));
+    assert!(!held.sets.contains_key(&EMPTY_SET));
+    let has_set = |id: &u32| held.sets.values().any(|set| members(set).contains(id));
+    assert!(held.egresses.keys().all(has_set));
+    let asked = |id: &u32| {
+        let mut slots = held.slots.values();
+        slots.any(|slot| slot.limit != 0 && slot.bucket == *id)
     };
-    assert!(table.egresses.keys().all(has_set));
-    let keys4 = table
-        .routes4
-        .keys()
-        .map(mcr_common::table::RouteKey4::ingress);
-    let keys6 = table
-        .routes6
-        .keys()
-        .map(mcr_common::table::RouteKey6::ingress);
-    let ingress: BTreeSet<u32> = keys4.chain(keys6).collect();
-    assert!(table.links.keys().eq(&ingress));
+    assert!(held.limits.keys().all(asked));
+    let scopes = held.links.values().map(|link| link.untagged);
+    let scopes = scopes.chain(held.vlans.values().copied());
+    let scopes: BTreeSet<u32> = scopes.map(|scope| scope.node).collect();
+    assert!(
+        table
+            .groups
+            .keys()
+            .all(|route| scopes.contains(&route.node))
+    );
+    assert!(
+        table
+            .frames
+            .keys()
+            .all(|route| scopes.contains(&route.key.node()))
+    );
 }
 
 /// The worlds, with those relays only that are in both.
@@ -213,20 +256,17 @@ pub(crate) fn assert_no_gap(before: &World, after: &World, frames: &[Arrival]) {
     let old = in_force(before, &Table::default());
     let new = plan(after, &old).expect("small").table;
     let unchanged = unchanged(before, after);
-    let mut datapath = Fake {
-        table: old.clone(),
-        ..Fake::default()
-    };
-    let asked = [&old, &new].map(all_up);
+    let mut held = Held::of(&old);
+    let asked = [&old, &new].map(|table| all_up(Held::of(table)));
     let limits: Vec<_> = frames
         .iter()
         .map(|frame| Limits::new(frame, &asked, &unchanged))
         .collect();
     for op in diff(&old, &new) {
-        datapath.step(&op).expect("no step was told to fail");
-        assert_nothing_dangles(&datapath.table);
+        held.step(&op);
+        assert_nothing_dangles(&held);
         for (frame, limits) in frames.iter().zip(&limits) {
-            let between = outcome(&decide(&datapath.table, frame));
+            let between = outcome(&decide(&held, frame));
             assert!(
                 limits.hold(&between),
                 "after {op}: {frame:?}: {between:?}: {limits:?}"
@@ -235,14 +275,13 @@ pub(crate) fn assert_no_gap(before: &World, after: &World, frames: &[Arrival]) {
     }
 }
 
-/// The table with every egress up. A link that comes up is used at once by those who asked for it,
+/// The same with every egress up. A link that comes up is used at once by those who asked for it,
 /// even if they are about to go.
-fn all_up(table: &Table) -> Table {
-    let mut table = table.clone();
-    for egress in table.egresses.values_mut() {
+fn all_up(mut held: Held) -> Held {
+    for egress in held.egresses.values_mut() {
         *egress = egress.up(true);
     }
-    table
+    held
 }
 
 /// What may become of a frame between two tables.
@@ -255,8 +294,8 @@ struct Limits {
 }
 
 impl Limits {
-    fn new(frame: &Arrival, asked: &[Table; 2], unchanged: &[World; 2]) -> Self {
-        let [was, will] = asked.each_ref().map(|table| outcome(&decide(table, frame)));
+    fn new(frame: &Arrival, asked: &[Held; 2], unchanged: &[World; 2]) -> Self {
+        let [was, will] = asked.each_ref().map(|held| outcome(&decide(held, frame)));
         let [kept, stays] = unchanged
             .each_ref()
             .map(|world| outcome(&judge(world, &mut Fragments::new(), frame)));
@@ -297,10 +336,11 @@ fn outcome(judgement: &Judgement) -> Outcome {
     }
 }
 
-fn decide(table: &Table, frame: &Arrival) -> Judgement {
+fn decide(held: &Held, frame: &Arrival) -> Judgement {
     let fragments = RefCell::default();
     let memory = Memory {
-        table,
+        held,
+        table: &Table::default(),
         fragments: &fragments,
     };
     memory.carry_out(frame)

@@ -3,14 +3,12 @@
 use std::{
     io,
     io::IoSlice,
-    ops::Range,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::Arc,
 };
 
 use mcr_common::{
-    Basis, Reason, Rewrite,
-    frame::{ETHERNET_HEADER, VLAN_TAG},
+    Basis, Edit, Packet, Reason,
     table::{Egress, EgressStats},
 };
 use nix::{
@@ -23,7 +21,8 @@ use nix::{
 
 use super::{
     closer::Closer,
-    frames::{Memory, OFFLOAD_LENGTH, Received, is_finished},
+    copy::Copy,
+    frames::{Memory, OFFLOAD_LENGTH, Received},
     sys::{BATCH, Socket},
 };
 
@@ -35,10 +34,6 @@ const SMALL: usize = 256;
 /// the usual transmit queue of a link holds (1000 frames), so that a busy link drops in its own
 /// queue, as it does for everybody, and not here.
 const SEND_BUFFER: usize = 4 << 20;
-
-/// Bytes of a frame that an edit can reach: an Ethernet header with two tags, and an IPv4
-/// header up to its checksum.
-const EDITED: usize = ETHERNET_HEADER + 2 * VLAN_TAG + 12;
 
 /// The way out of one link, shared by the workers of all ingress links.
 pub(super) struct Port {
@@ -106,50 +101,6 @@ impl Drop for Port {
     }
 }
 
-/// A copy to be sent: its first bytes, edited, and where in the memory of its frame the others
-/// lie.
-#[derive(Debug)]
-struct Copy {
-    head: [u8; OFFLOAD_LENGTH + EDITED],
-    head_length: usize,
-    rest: Range<usize>,
-}
-
-impl Copy {
-    fn new(frame: &Received<'_>, rewrite: &Rewrite) -> Self {
-        let edited = frame.bytes.len().min(EDITED);
-        let mut head = [0; OFFLOAD_LENGTH + EDITED];
-        let (offload, start) = head.split_at_mut(OFFLOAD_LENGTH);
-        offload.copy_from_slice(frame.offload);
-        start[..edited].copy_from_slice(&frame.bytes[..edited]);
-        rewrite.apply(&mut start[..edited]);
-        Self {
-            head,
-            head_length: OFFLOAD_LENGTH + edited,
-            rest: frame.at + edited..frame.at + frame.bytes.len(),
-        }
-    }
-
-    /// The parts of the message, `memory` being what the frame lies in.
-    fn parts<'a, M: Memory + ?Sized>(&'a self, memory: &'a M) -> [&'a [u8]; 2] {
-        [
-            &self.head[..self.head_length],
-            memory.get(self.rest.clone()).unwrap_or_default(),
-        ]
-    }
-
-    /// Whether it is sent as it is.
-    fn is_finished(&self) -> bool {
-        let (offload, _) = self.head.split_first_chunk().unwrap_or((&[0; _], &[]));
-        is_finished(offload)
-    }
-
-    /// Length of the frame, in bytes.
-    const fn length(&self) -> u64 {
-        (self.head_length - OFFLOAD_LENGTH + self.rest.end - self.rest.start) as u64
-    }
-}
-
 /// An egress as one worker has it.
 pub(super) struct Exit {
     egress: Egress,
@@ -170,12 +121,14 @@ impl Exit {
         }
     }
 
-    /// Adds a copy of a frame, or counts why there is none. Returns whether it is the first
-    /// that is pending.
-    pub(super) fn push(&mut self, frame: &Received<'_>, basis: &Basis) -> bool {
-        match basis.rewrite(&self.egress) {
-            Ok(rewrite) => {
-                self.pending.push(Copy::new(frame, &rewrite));
+    /// Adds a copy of a frame, which is `packet`, or counts why there is none. Returns whether it
+    /// is the first that is pending.
+    pub(super) fn push(&mut self, frame: &Received<'_>, packet: &Packet, basis: &Basis) -> bool {
+        let copy = Edit::new(basis, packet, &self.egress)
+            .and_then(|edit| Copy::new(frame, packet, &edit).ok_or(Reason::Truncated));
+        match copy {
+            Ok(copy) => {
+                self.pending.push(copy);
                 self.pending.len() == 1
             }
             Err(reason) => {
@@ -318,52 +271,5 @@ impl<'a> Parts<'a> {
 impl<'a> AsRef<[IoSlice<'a>]> for Parts<'a> {
     fn as_ref(&self) -> &[IoSlice<'a>] {
         &self.parts[..self.count]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use mcr_common::{HopRewrite, Rewrite};
-
-    use super::{Copy, EDITED};
-    use crate::datapath::ring::frames::{OFFLOAD_LENGTH, Received};
-
-    const OFFLOAD: [u8; OFFLOAD_LENGTH] = [1, 5, 2, 3, 4, 5, 34, 0, 6, 0];
-    const FRAME_AT: usize = 300;
-
-    /// A block with a frame in it that counts upwards.
-    fn block(length: usize) -> Vec<u8> {
-        let mut block = vec![0xaa; FRAME_AT];
-        block.extend((0..=u8::MAX).cycle().take(length));
-        block.extend([0xbb; 50]);
-        block
-    }
-
-    /// The message that makes a copy of the frame of this length.
-    fn message(length: usize, rewrite: &Rewrite) -> Vec<u8> {
-        let block = block(length);
-        let bytes = &block[FRAME_AT..FRAME_AT + length];
-        let copy = Copy::new(&Received::new(bytes, FRAME_AT, &OFFLOAD), rewrite);
-        assert_eq!(copy.length(), length as u64);
-        let parts = copy.parts(block.as_slice());
-        parts.iter().flat_map(|part| part.to_vec()).collect()
-    }
-
-    #[test]
-    fn a_message_is_the_offload_header_and_the_edited_frame() {
-        let rewrite = Rewrite {
-            macs: [0xee; 12],
-            hop: Some(HopRewrite::V4 {
-                offset: 22 + 8,
-                bytes: [0xdd; 4],
-            }),
-        };
-        for length in [14, 33, EDITED, EDITED + 1, 1514, 65_000] {
-            let mut expected = block(length)[FRAME_AT..FRAME_AT + length].to_vec();
-            rewrite.apply(&mut expected);
-            let message = message(length, &rewrite);
-            assert_eq!(message[..OFFLOAD_LENGTH], OFFLOAD, "{length} bytes");
-            assert_eq!(message[OFFLOAD_LENGTH..], expected, "{length} bytes");
-        }
     }
 }

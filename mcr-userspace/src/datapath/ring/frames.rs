@@ -11,7 +11,7 @@ use std::{
 };
 
 use libc::{sockaddr_ll, tpacket2_hdr};
-use mcr_common::frame::Slice;
+use mcr_common::{Tag, frame::Slice};
 
 /// Length of a `struct virtio_net_hdr` (`include/uapi/linux/virtio_net.h`), in bytes.
 pub(super) const OFFLOAD_LENGTH: usize = 10;
@@ -21,8 +21,8 @@ pub(super) const OFFLOAD_LENGTH: usize = 10;
 pub(super) type Offload = [u8; OFFLOAD_LENGTH];
 
 /// Offsets in a `struct virtio_net_hdr`; numbers are in the byte order of the host.
-const FLAGS: usize = 0;
-const NEEDS_CHECKSUM: u8 = 1;
+pub(super) const FLAGS: usize = 0;
+pub(super) const NEEDS_CHECKSUM: u8 = 1;
 const GSO_TYPE: usize = 1;
 const GSO_SIZE: usize = 4;
 const GSO_NONE: u8 = 0;
@@ -31,6 +31,9 @@ const GSO_NONE: u8 = 0;
 pub(super) const fn is_finished(offload: &Offload) -> bool {
     offload[FLAGS] & NEEDS_CHECKSUM == 0 && offload[GSO_TYPE] == GSO_NONE
 }
+
+/// The type of a VLAN tag (IEEE 802.1Q).
+const ETHERTYPE_VLAN: u16 = 0x8100;
 
 /// Where the address the frame came from lies behind the frame's header (`TPACKET_ALIGN`).
 const ADDRESS: usize = size_of::<tpacket2_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
@@ -51,7 +54,7 @@ pub(super) struct Received<'a> {
     /// See [`Offload`].
     pub(super) offload: &'a Offload,
     /// The VLAN tag that was taken out of it.
-    tag: Option<u16>,
+    pub(super) tag: Option<Tag>,
     /// `sll_pkttype`.
     packet_type: u8,
 }
@@ -77,7 +80,7 @@ impl Received<'_> {
         let segment = usize::from(u16::from_ne_bytes([low, high]));
         Slice {
             bytes: self.bytes,
-            stripped_tag: self.tag,
+            stripped_tag: self.tag.map(|tag| tag.tci),
             to_this_host: self.packet_type == libc::PACKET_HOST,
             from_host: self.packet_type == libc::PACKET_OUTGOING,
             segment_size: (self.offload[GSO_TYPE] != GSO_NONE).then_some(segment),
@@ -130,14 +133,22 @@ impl<'a> Slot<'a> {
     }
 
     fn describe(self, bytes: &'a [u8], at: usize, offload: &'a Offload) -> Received<'a> {
-        let tagged = self.word(offset_of!(tpacket2_hdr, tp_status)) & libc::TP_STATUS_VLAN_VALID;
-        let tag = self.half(offset_of!(tpacket2_hdr, tp_vlan_tci));
+        let status = self.word(offset_of!(tpacket2_hdr, tp_status));
+        let tag = Tag {
+            tpid: if status & libc::TP_STATUS_VLAN_TPID_VALID != 0 {
+                self.half(offset_of!(tpacket2_hdr, tp_vlan_tpid))
+            } else {
+                // Linux 3.14 and older don't say.
+                ETHERTYPE_VLAN
+            },
+            tci: self.half(offset_of!(tpacket2_hdr, tp_vlan_tci)),
+        };
         let packet_type = ADDRESS + offset_of!(sockaddr_ll, sll_pkttype);
         Received {
             bytes,
             at,
             offload,
-            tag: (tagged != 0).then_some(tag),
+            tag: (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(tag),
             packet_type: self.bytes.get(packet_type).copied().unwrap_or_default(),
         }
     }

@@ -180,7 +180,7 @@ impl Mine {
             let Some((_, _, exit)) = exit else {
                 continue;
             };
-            if exit.push(frame, &basis) {
+            if exit.push(frame, &packet, &basis) {
                 self.pending.push(*id);
             }
             if exit.full() {

@@ -1,0 +1,250 @@
+//! What all copies have different: their addresses, and maybe the TTL.
+
+use core::net::Ipv4Addr;
+
+use super::checksum::updated_checksum;
+use crate::{
+    frame::{Addresses, Frame, Packet},
+    reason::Reason,
+    table::{Egress, HopEdit},
+};
+
+/// What the edits of every copy of a frame start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// The address of copies that are sent to the group the frame was sent to.
+    destination_mac: [u8; 6],
+    source_mac: [u8; 6],
+    /// Length of the IP packet as it will be on the wire, in bytes.
+    ip_length: u32,
+    /// Where the IP header begins: behind the Ethernet header and two tags at most.
+    network: u8,
+    hop_limit: u8,
+    family: Family,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4 { protocol: u8, checksum: u16 },
+    V6,
+    Other,
+}
+
+/// What copies have different at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Destination and source address, at the beginning of the frame.
+    pub macs: [u8; 12],
+    /// The TTL or hop limit.
+    pub hop_limit: u8,
+    /// The same as bytes, if it changes.
+    pub hop: Option<HopRewrite>,
+}
+
+/// The bytes that carry the TTL or hop limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopRewrite {
+    /// TTL, protocol and header checksum lie side by side in an IPv4 header. Their sum stays
+    /// what it was, so a checksum the NIC made over the packet stays right.
+    V4 {
+        /// Where, in bytes from the destination address.
+        offset: usize,
+        /// What.
+        bytes: [u8; 4],
+    },
+    /// The hop limit of an IPv6 header.
+    V6 {
+        /// Where, in bytes from the destination address.
+        offset: usize,
+        /// What.
+        bytes: [u8; 1],
+    },
+}
+
+impl Basis {
+    /// The basis for the copies of `frame`, which is `packet`.
+    #[must_use]
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a frame's length fits in 32 bits, and the network header begins within 22 bytes"
+    )]
+    pub fn new<F: Frame>(frame: &F, packet: &Packet) -> Self {
+        // A frame that will be cut into segments is as long as one of them.
+        let ip_length = match frame.segment_size() {
+            Some(segment) => packet.payload - packet.network + segment,
+            None => frame.len() - packet.network,
+        };
+        let (destination_mac, family) = match packet.addresses {
+            Addresses::V4 {
+                group,
+                protocol,
+                checksum,
+                ..
+            } => (mac4(group), Family::V4 { protocol, checksum }),
+            Addresses::V6 { group, .. } => {
+                let [.., w, x, y, z] = group.octets();
+                ([0x33, 0x33, w, x, y, z], Family::V6)
+            }
+            Addresses::Other => (frame.read(0).unwrap_or_default(), Family::Other),
+        };
+        Self {
+            destination_mac,
+            source_mac: packet.source_mac,
+            ip_length: ip_length as u32,
+            network: packet.network as u8,
+            hop_limit: packet.hop_limit,
+            family,
+        }
+    }
+
+    /// The edits of the copy for one egress.
+    ///
+    /// # Errors
+    ///
+    /// The reason why this egress gets no copy.
+    #[inline(always)]
+    pub fn rewrite(&self, egress: &Egress) -> Result<Rewrite, Reason> {
+        // The kernel tells that a link is down only of a clone, not of a frame given away.
+        if !egress.is_up() {
+            return Err(Reason::EgressFailed);
+        }
+        if !egress.is_addressed() {
+            return Err(Reason::NoNeighbour);
+        }
+        if self.ip_length > egress.mtu() {
+            return Err(Reason::TooBig);
+        }
+        let hop_limit = match egress.hop() {
+            HopEdit::Keep => self.hop_limit,
+            // What is not IP has none.
+            HopEdit::Decrement | HopEdit::Set(_) if self.family == Family::Other => self.hop_limit,
+            HopEdit::Decrement if self.hop_limit <= 1 => return Err(Reason::HopLimit),
+            HopEdit::Decrement => self.hop_limit - 1,
+            HopEdit::Set(value) => value,
+        };
+        Ok(Rewrite {
+            macs: self.macs(egress),
+            hop_limit,
+            hop: if hop_limit == self.hop_limit {
+                None
+            } else {
+                self.hop(hop_limit)
+            },
+        })
+    }
+
+    /// The TTL or hop limit the frame came with, to be written back after a copy, with the
+    /// checksum it came with: 0 and 0xffff mean the same, but are not the same bytes.
+    #[must_use]
+    #[inline(always)]
+    pub fn original_hop(&self) -> Option<HopRewrite> {
+        match self.family {
+            Family::V4 { protocol, checksum } => {
+                let [high, low] = checksum.to_be_bytes();
+                Some(HopRewrite::V4 {
+                    offset: self.network as usize + 8,
+                    bytes: [self.hop_limit, protocol, high, low],
+                })
+            }
+            _ => self.hop(self.hop_limit),
+        }
+    }
+
+    /// The addresses of the copy for an egress. The destination is made from the group,
+    /// whatever the frame came with.
+    #[inline(always)]
+    fn macs(&self, egress: &Egress) -> [u8; 12] {
+        let [a, b, c, d, e, f] = egress.source_mac().unwrap_or(self.source_mac);
+        let mut destination = self.destination_mac;
+        if let Some((value, mask)) = egress.destination_mac() {
+            let mut index = 0;
+            while index < 6 {
+                destination[index] = value[index] | destination[index] & !mask[index];
+                index += 1;
+            }
+        }
+        let [u, v, w, x, y, z] = destination;
+        [u, v, w, x, y, z, a, b, c, d, e, f]
+    }
+
+    #[inline(always)]
+    fn hop(&self, hop_limit: u8) -> Option<HopRewrite> {
+        match self.family {
+            Family::V4 { protocol, checksum } => {
+                let old = u16::from_be_bytes([self.hop_limit, protocol]);
+                let new = u16::from_be_bytes([hop_limit, protocol]);
+                let [high, low] = updated_checksum(checksum, old, new).to_be_bytes();
+                Some(HopRewrite::V4 {
+                    offset: self.network as usize + 8,
+                    bytes: [hop_limit, protocol, high, low],
+                })
+            }
+            Family::V6 => Some(HopRewrite::V6 {
+                offset: self.network as usize + 7,
+                bytes: [hop_limit],
+            }),
+            Family::Other => None,
+        }
+    }
+
+    /// The basis as three words, the form in which it passes through the registers of a call
+    /// between kernel functions that the verifier looks at one by one.
+    #[must_use]
+    #[inline(always)]
+    pub fn to_words(self) -> [u64; 3] {
+        let [a, b, c, d, e, f] = self.source_mac;
+        let [u, v, w, x, y, z] = self.destination_mac;
+        let (tag, protocol, checksum) = match self.family {
+            Family::V4 { protocol, checksum } => (4, protocol, checksum),
+            Family::V6 => (6, 0, 0),
+            Family::Other => (0, 0, 0),
+        };
+        let [high, low] = checksum.to_be_bytes();
+        [
+            u64::from_be_bytes([self.network, self.hop_limit, a, b, c, d, e, f]),
+            u64::from(self.ip_length) << 32 | u64::from(u32::from_be_bytes([w, x, y, z])),
+            u64::from_be_bytes([0, 0, u, v, tag, protocol, high, low]),
+        ]
+    }
+
+    /// The basis from the words of [`Self::to_words`].
+    #[must_use]
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the words are taken apart as they were put together"
+    )]
+    pub fn from_words(words: [u64; 3]) -> Self {
+        let [network, hop_limit, a, b, c, d, e, f] = words[0].to_be_bytes();
+        let [_, _, u, v, tag, protocol, high, low] = words[2].to_be_bytes();
+        let [w, x, y, z] = (words[1] as u32).to_be_bytes();
+        Self {
+            destination_mac: [u, v, w, x, y, z],
+            source_mac: [a, b, c, d, e, f],
+            ip_length: (words[1] >> 32) as u32,
+            network,
+            hop_limit,
+            family: match tag {
+                4 => Family::V4 {
+                    protocol,
+                    checksum: u16::from_be_bytes([high, low]),
+                },
+                6 => Family::V6,
+                _ => Family::Other,
+            },
+        }
+    }
+}
+
+/// The address of IPv4 packets to a group (RFC 1112 section 6.4); what is no group is a broadcast
+/// address, of the link or of all.
+#[inline(always)]
+fn mac4(group: Ipv4Addr) -> [u8; 6] {
+    if group.is_multicast() {
+        let [_, x, y, z] = group.octets();
+        [0x01, 0x00, 0x5e, x & 0x7f, y, z]
+    } else {
+        [0xff; 6]
+    }
+}
