@@ -71,8 +71,8 @@ pub struct Link {
     /// 1: the attachment outlives the controller, so frames are relayed only while the
     /// [`Lease`] runs.
     pub leased: u8,
-    /// Zero.
-    pub padding: u8,
+    /// 1: what the host itself sends out of the link counts as arriving on it.
+    pub host_frames: u8,
 }
 
 const _: () = assert!(size_of::<Link>() == 8);

@@ -274,7 +274,7 @@ impl<'a> Builder<'a> {
             v4: Kinds::NONE,
             v6: Kinds::NONE,
             leased: u8::from(self.world.leased),
-            padding: 0,
+            host_frames: 0,
         });
         let port = port.unwrap_or_default();
         let count = match group {

@@ -80,6 +80,8 @@ impl Sockets {
             // process may.
             setsockopt(socket, SndBufForce, &SEND_BUFFER)
                 .or_else(|_| setsockopt(socket, SndBuf, &SEND_BUFFER))?;
+            // Where it may not, no link takes what this host sends, and nobody asks for the mark.
+            let _ = socket.set_mark();
             socket.bind(ifindex, 0)?;
         }
         Ok(Self {

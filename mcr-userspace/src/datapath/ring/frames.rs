@@ -97,6 +97,11 @@ impl<'a> Slot<'a> {
         Self { bytes, at }
     }
 
+    /// Some of its bytes.
+    pub(super) fn part(self, range: Range<usize>) -> Option<&'a [u8]> {
+        self.bytes.get(range)
+    }
+
     /// Whether the frame was larger than the slot and lies in the socket's queue.
     pub(super) fn is_queued(self) -> bool {
         self.word(offset_of!(tpacket2_hdr, tp_status)) & libc::TP_STATUS_COPY != 0

@@ -152,7 +152,7 @@ mod tests {
             v4: Kinds::GROUP,
             v6: Kinds::NONE,
             leased: 0,
-            padding: 0,
+            host_frames: 0,
         });
         let any = Ipv4Addr::UNSPECIFIED;
         let route = RouteKey4::new(INGRESS, Ipv4Addr::new(239, 1, 1, 1), any, 0);

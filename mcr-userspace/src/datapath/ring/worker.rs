@@ -56,9 +56,9 @@ impl Worker {
         closer: Closer,
     ) -> io::Result<Self> {
         let mut socket = Socket::new()?;
+        // Before the socket is bound, so that no other frame gets into the ring.
         socket.set_filter(filter::program())?;
-        // Linux 4.20. What this host sends is not relayed, copies least of all.
-        socket.set_option(libc::PACKET_IGNORE_OUTGOING, 1)?;
+        set_host_frames(&socket, state.link.host_frames != 0)?;
         // Segmented UDP: Linux 6.2. Before, such frames are lost, and counted as such.
         socket.set_option(libc::PACKET_VNET_HDR, 1)?;
         let receiver = Receiver::new(socket, ifindex, size)?;
@@ -117,6 +117,17 @@ impl Worker {
         let ended = self.thread.take().map(JoinHandle::join);
         ended.and_then(Result::ok).unwrap_or_default()
     }
+}
+
+/// Lets a socket receive what this host itself sends out of the link, or nothing of it.
+fn set_host_frames(socket: &Socket, wanted: bool) -> io::Result<()> {
+    if wanted {
+        // Copies are recognised by their mark, which not everybody may set. Without it they would
+        // be relayed again.
+        Socket::new()?.set_mark()?;
+    }
+    // Linux 4.20.
+    socket.set_option(libc::PACKET_IGNORE_OUTGOING, (!wanted).into())
 }
 
 impl Drop for Worker {
@@ -202,7 +213,7 @@ impl Thread {
     fn read_messages(&mut self) -> bool {
         loop {
             match self.messages.try_recv() {
-                Ok(Message::Change(change)) => self.relay.change(change),
+                Ok(Message::Change(change)) => self.change(change),
                 Ok(Message::Count(reply)) => {
                     self.take_losses();
                     // Whoever asked may have gone.
@@ -212,6 +223,19 @@ impl Thread {
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
+    }
+
+    fn change(&mut self, change: Change) {
+        if let Change::Link(link) = &change
+            && let Err(error) = set_host_frames(self.receiver.socket(), link.host_frames != 0)
+        {
+            tracing::warn!(
+                ifindex = self.losses.ifindex(),
+                %error,
+                "what this host itself sends is not relayed from this link"
+            );
+        }
+        self.relay.change(change);
     }
 
     /// Waits for frames or messages.
