@@ -59,8 +59,6 @@ impl Worker {
         // Before the socket is bound, so that no other frame gets into the ring.
         socket.set_filter(filter::program())?;
         set_host_frames(&socket, state.link.host_frames != 0)?;
-        // Segmented UDP: Linux 6.2. Before, such frames are lost, and counted as such.
-        socket.set_option(libc::PACKET_VNET_HDR, 1)?;
         let receiver = Receiver::new(socket, ifindex, size)?;
         let bell = Arc::new(Bell::new()?);
         let (inbox, messages) = mpsc::channel();

@@ -25,6 +25,7 @@ use libc::{c_int, c_void, tpacket2_hdr};
 use nix::sys::{
     mman::{MapFlags, ProtFlags, mmap, munmap},
     socket::{MsgFlags, recv, setsockopt, sockopt},
+    utsname::uname,
 };
 
 use super::Socket;
@@ -51,6 +52,8 @@ pub(in super::super) struct Receiver {
     next: usize,
     /// The frames of a batch that were larger than a slot, one after the other.
     large: Vec<u8>,
+    /// Whether the kernel says what it has left for later of each frame.
+    described: bool,
 }
 
 // SAFETY: the memory belongs to this value alone, whichever thread it is in. The kernel does
@@ -62,6 +65,10 @@ impl Receiver {
     /// frames of a link. The socket has its options and was not bound yet, so that nothing else
     /// gets into the ring.
     pub(in super::super) fn new(socket: Socket, ifindex: u32, size: usize) -> io::Result<Self> {
+        let described = describes_segments();
+        if described {
+            socket.set_option(libc::PACKET_VNET_HDR, 1)?;
+        }
         let blocks = (size / BLOCK).max(1);
         let slots = blocks * SLOTS_IN_BLOCK;
         socket.set_option(
@@ -99,6 +106,7 @@ impl Receiver {
             slots,
             next: 0,
             large: Vec::new(),
+            described,
         };
         let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
         receiver.socket.bind(ifindex, all)?;
@@ -124,6 +132,9 @@ impl Receiver {
                 break;
             }
             self.fetch(offset);
+            if !self.described {
+                self.describe(offset);
+            }
             *place = offset;
             all |= status;
             count += 1;
@@ -158,6 +169,19 @@ impl Receiver {
         // SAFETY: a slot begins with its status, aligned because slots are of whole cache lines.
         // While the kernel may write to it, it is used as an atomic only.
         unsafe { AtomicU32::from_ptr(slot.cast().as_ptr()) }
+    }
+
+    /// Writes before the frame in the slot at this offset, which is ours, what the kernel has not.
+    fn describe(&mut self, offset: usize) {
+        // SAFETY: offsets of slots are within the mapping.
+        let start = unsafe { self.memory.add(offset) };
+        // SAFETY: within the mapping; the kernel has handed it over, and nobody else has it.
+        let bytes = unsafe { slice::from_raw_parts_mut(start.as_ptr(), SLOT) };
+        let slot = Slot::new(bytes, offset);
+        let offload = slot.offload();
+        if let Some(place) = slot.offload_place() {
+            bytes[place].copy_from_slice(&offload);
+        }
     }
 
     /// Asks for the headers of the frame in the slot at this offset, so that they are on their way
@@ -242,8 +266,14 @@ impl Batch<'_> {
             let start = memory.len();
             memory.resize(start + OFFLOAD_LENGTH + slot.length(), 0);
             let socket = self.receiver.socket.as_fd().as_raw_fd();
-            let taken = recv(socket, &mut memory[start..], MsgFlags::MSG_DONTWAIT);
-            memory.truncate(start + taken.unwrap_or_default());
+            let before = if self.receiver.described {
+                start
+            } else {
+                memory[start..][..OFFLOAD_LENGTH].copy_from_slice(&slot.offload());
+                start + OFFLOAD_LENGTH
+            };
+            let taken = recv(socket, &mut memory[before..], MsgFlags::MSG_DONTWAIT);
+            memory.truncate(before + taken.unwrap_or_default());
             let first = self.receiver.length();
             self.large.push(first + start..first + memory.len());
         }
@@ -279,6 +309,23 @@ impl Drop for Batch<'_> {
         // A burst of large frames is no reason to keep their memory.
         self.receiver.large.shrink_to(LARGE / 4);
     }
+}
+
+/// Whether this kernel can say of a frame that it is to be cut into UDP segments (Linux 6.2). An
+/// older one that is asked to describe frames fails on such a frame, and leaves its slot taken for
+/// ever (`tpacket_rcv` in `net/packet/af_packet.c`). It is not asked, then: of a frame to be cut it
+/// tells its length only, which is more than its egresses take.
+fn describes_segments() -> bool {
+    const SINCE: [u32; 2] = [6, 2];
+    let Ok(name) = uname() else {
+        return false;
+    };
+    let release = name.release().to_string_lossy();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse().ok());
+    let version = [(); 2].map(|()| numbers.next().unwrap_or(0));
+    version >= SINCE
 }
 
 const _: () = assert!(SLOT.is_multiple_of(align_of::<tpacket2_hdr>()));
