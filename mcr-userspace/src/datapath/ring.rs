@@ -37,7 +37,7 @@ use mcr_common::table::{
 };
 
 use self::{
-    closer::Closer,
+    closer::{Closer, Closing},
     exit::Port,
     sys::Socket,
     tables::{Change, State},
@@ -58,6 +58,8 @@ pub struct Ring {
     sets: BTreeMap<u32, Arc<[u32]>>,
     exits: BTreeMap<u32, (Egress, Arc<Port>)>,
     closer: Closer,
+    /// Dropped last: waits until what the others have left to the closer is closed.
+    _closing: Closing,
 }
 
 impl Ring {
@@ -68,6 +70,8 @@ impl Ring {
     /// If this process may not open packet sockets.
     pub fn new() -> Result<Self, StepError> {
         Socket::new().map_err(|error| StepError::system("open a packet socket", error))?;
+        let (closer, closing) =
+            Closer::start().map_err(|error| StepError::system("start a thread", error))?;
         Ok(Self {
             workers: BTreeMap::new(),
             retired: Counters::default(),
@@ -76,7 +80,8 @@ impl Ring {
             slots: BTreeMap::new(),
             sets: BTreeMap::new(),
             exits: BTreeMap::new(),
-            closer: Closer::start().map_err(|error| StepError::system("start a thread", error))?,
+            closer,
+            _closing: closing,
         })
     }
 
