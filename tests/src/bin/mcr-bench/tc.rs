@@ -30,7 +30,7 @@ enum Variant {
     Mirred,
     /// The TC program; the host still sees the frames.
     Tc,
-    /// The same with the group joined, so that the host's stack delivers the frames to nobody.
+    /// The same with the group joined, so that a socket that hears queries looks at each frame.
     TcJoined,
     /// The TC program; the host does not see them.
     TcDrop,
