@@ -4,16 +4,17 @@
 //!   and without a UDP checksum. Whoever sees the frame afterwards sees it as it came, tags
 //!   included: the host, and other programs on the hook.
 //! - Plain sockets receive what was edited: from senders that leave checksums and segmentation to
-//!   hardware, in fragments up to 60 000 bytes, behind a VLAN that was pushed; and the checksums
-//!   that were left to hardware can be finished.
+//!   hardware, in fragments up to 60 000 bytes, on the way through a VLAN; and the checksums that
+//!   were left to hardware can be finished.
+//! - One station receives what is sent to it alone; while nobody knows it, this is a reason.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Inject, Mcr, Member, Topology, UdpFrame, VlanTag, group_mac,
-    on_every_datapath, socket, udp_sender,
+    Capture, Captured, Datapath, Inject, Mcr, Member, Netns, Topology, UdpFrame, VlanTag,
+    group_mac, on_every_datapath, socket, udp_sender,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -26,7 +27,8 @@ const SOURCE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x99];
 on_every_datapath!(
     copies_have_their_edits_and_the_frame_stays,
     sockets_receive_what_was_edited,
-    a_vlan_receives_what_was_pushed_there,
+    a_vlan_leads_from_host_to_host,
+    a_station_receives_what_is_sent_to_it,
 );
 
 /// What a frame has that edits may change.
@@ -317,6 +319,11 @@ fn found(capture: &Capture, bytes: &[u8], tag: Option<VlanTag>) -> Result<()> {
     Ok(())
 }
 
+const BOTH: [(&str, &str); 2] = [
+    (Topology::SENDER, "239.1.1.1:5000"),
+    (Topology::SENDER_V6, "[ff3e::1]:5000"),
+];
+
 /// Groups and what their copies look like.
 const STREAMS: [(&str, &str, &str); 2] = [
     (Topology::SENDER, "239.1.1.1:5000", "239.9.9.9:6000"),
@@ -412,45 +419,117 @@ fn checksum_is_right(frame: &Captured) -> bool {
     sum(pseudo.into(), &udp[..length as usize]) == 0xffff
 }
 
-/// A VLAN device takes the tag off, and finds what the NIC left for later where it then lies.
-fn a_vlan_receives_what_was_pushed_there(datapath: Datapath) -> Result<()> {
+/// One host pushes a tag and the next takes it off again or changes it, with what the NIC left for
+/// later wherever it then lies.
+fn a_vlan_leads_from_host_to_host(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
-    let receiver = &topology.receiver;
-    receiver.ip("link add link eth0 name eth0.20 type vlan id 20")?;
-    receiver.ip("link set eth0.20 up")?;
-    let mcr = Mcr::relaying(
+    let (middle, end) = (&topology.receiver, Netns::new("end")?);
+    for (link, net) in [("v0", 8), ("v1", 9)] {
+        middle.veth_to(&end, link, link)?;
+        end.address(link, &format!("10.77.{net}.2/24"))?;
+        end.address(link, &format!("fd77:0:0:{net}::2/64"))?;
+    }
+    middle.wait_running(&["v0", "v1"], WAIT)?;
+    end.wait_running(&["v0", "v1"], WAIT)?;
+    // The second takes nothing that a first has relayed under its own address.
+    let first = Mcr::relaying(
         datapath,
         &topology.relay,
         &[
-            "{name: v4, from: in0, groups: 239.1.1.1, to: {link: out0, vlan: 20}}",
-            "{name: v6, from: in0, groups: 'ff3e::1', to: {link: out0, vlan: 20, port: 6000}}",
+            "{name: v4, from: in0, groups: 239.1.1.1, to: {link: out0, vlan: 20, source_mac: keep}}",
+            "{name: v6, from: in0, groups: 'ff3e::1', to: {link: out0, vlan: 20, source_mac: keep}}",
         ],
     )?;
-    for (source, group, edited) in [
-        (Topology::SENDER, "239.1.1.1:5000", "239.1.1.1:5000"),
-        (Topology::SENDER_V6, "[ff3e::1]:5000", "[ff3e::1]:6000"),
-    ] {
+    let second = Mcr::relaying(
+        datapath,
+        middle,
+        &[
+            "{name: v4, from: eth0, vlan: 20, groups: 239.1.1.1, \
+             to: [{link: v0, vlan: untagged, port: 6000}, {link: v1, vlan: 30}]}",
+            "{name: v6, from: eth0, vlan: 20, groups: 'ff3e::1', \
+             to: [{link: v0, vlan: untagged, port: 6000}, {link: v1, vlan: 30}]}",
+        ],
+    )?;
+    let pushed = Capture::on(middle, "eth0")?;
+    let changed = Capture::on(&end, "v1")?;
+    let mut groups = Vec::new();
+    for (source, group) in BOTH {
         let group = socket(group)?;
-        let member = Member::join(receiver, "eth0.20", socket(edited)?)?;
+        groups.push(group);
+        let member = Member::join(&end, "v0", SocketAddr::new(group.ip(), 6000))?;
         let sender = udp_sender(&topology.sender, "eth0", source.parse()?, TTL)?;
         let largest = if group.is_ipv4() { 1472 } else { 1452 };
         for (seed, size) in (0..).zip([1, largest, 5000]) {
             sender.send_to(&payload(size, seed), group)?;
-            ensure!(
-                member.take(1, WAIT)?[0].0 == payload(size, seed),
-                "{size} to {group}"
-            );
+            let taken = member.take(1, WAIT)?;
+            ensure!(taken[0].0 == payload(size, seed), "{size} to {group}");
         }
         setsockopt(&sender, sockopt::UdpGsoSegment, &1000)?;
         sender.send_to(&payload(9_700, 77), group)?;
-        for ((received, _), sent) in member
-            .take(10, WAIT)?
-            .iter()
-            .zip(payload(9_700, 77).chunks(1000))
-        {
+        let taken = member.take(10, WAIT)?;
+        for ((received, _), sent) in taken.iter().zip(payload(9_700, 77).chunks(1000)) {
             ensure!(received == sent, "a segment to {group} differs");
         }
     }
+    for (capture, id) in [(&pushed, 20), (&changed, 30)] {
+        for group in &groups {
+            let ours = |frame: &Captured| frame.udp().is_some_and(|udp| udp.group == *group);
+            for frame in capture.wait_for(3, WAIT, ours)? {
+                ensure!(frame.vlan == Some(VlanTag::new(0x8100, id)), "{frame:02x?}");
+                ensure!(checksum_is_right(&frame), "a wrong checksum: {frame:02x?}");
+            }
+        }
+    }
+    first.finish()?;
+    second.finish()?;
+    Ok(())
+}
+
+/// Copies to a station reach a socket that has joined nothing, in its own MAC address.
+fn a_station_receives_what_is_sent_to_it(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(2)?;
+    let receiver = &topology.receiver;
+    let mcr = Mcr::relaying(
+        datapath,
+        &topology.relay,
+        &[
+            "{name: v4, from: in0, groups: 239.1.1.1, to: [{link: out0, unicast: 10.77.1.2, \
+             port: 6000}, {link: out1, unicast: 10.77.2.99}]}",
+            "{name: v6, from: in0, groups: 'ff3e::1', to: {link: out0, \
+             unicast: 'fd77:0:0:1::2', port: 6000, source: 'fd77:0:0:1::1'}}",
+        ],
+    )?;
+    let capture = Capture::on(receiver, "eth0")?;
+    let mac = receiver.link("eth0")?.mac;
+    for ((source, group), station) in BOTH.into_iter().zip(["10.77.1.2", "fd77:0:0:1::2"]) {
+        let station = SocketAddr::new(station.parse()?, 6000);
+        let member = Member::at(receiver, station)?;
+        let sender = udp_sender(&topology.sender, "eth0", source.parse()?, TTL)?;
+        // It is found when it answers.
+        let deadline = Instant::now() + WAIT;
+        loop {
+            sender.send_to(b"found", group)?;
+            if member.take(1, Duration::from_millis(50)).is_ok() {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "{station} was not found");
+        }
+        let sizes = [1, 1440, 60_000];
+        for (seed, size) in (0..).zip(sizes) {
+            sender.send_to(&payload(size, seed), group)?;
+        }
+        let taken = member.take(sizes.len(), WAIT)?;
+        for ((seed, size), (received, _)) in (0..).zip(sizes).zip(taken) {
+            ensure!(received == payload(size, seed), "{size} bytes to {station}");
+        }
+        let to_station = |frame: &Captured| frame.udp().is_some_and(|udp| udp.group == station);
+        for frame in capture.wait_for(3, WAIT, to_station)? {
+            ensure!(frame.bytes[..6] == mac, "{frame:02x?}");
+            ensure!(checksum_is_right(&frame), "a wrong checksum: {frame:02x?}");
+        }
+    }
+    let stats = mcr.until(|stats| stats.unsent("out1", "no-neighbour") > 0)?;
+    ensure!(stats.copies("out1") == 0, "{stats}");
     mcr.finish()?;
     Ok(())
 }
