@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Member, Netns, Topology, UdpFrame, VlanTag,
-    group_mac, on_every_datapath, socket, udp_sender,
+    group_mac, on_both_hooks, on_every_datapath, socket, udp_sender,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -29,7 +29,10 @@ on_every_datapath!(
     sockets_receive_what_was_edited,
     a_vlan_leads_from_host_to_host,
     a_station_receives_what_is_sent_to_it,
+    each_copy_starts_from_the_frame,
+    groups_are_mapped_prefix_to_prefix,
 );
+on_both_hooks!(each_copy_starts_from_a_frame_that_is_given_away);
 
 /// What a frame has that edits may change.
 #[derive(Clone, Copy, Debug)]
@@ -530,6 +533,116 @@ fn a_station_receives_what_is_sent_to_it(datapath: Datapath) -> Result<()> {
     }
     let stats = mcr.until(|stats| stats.unsent("out1", "no-neighbour") > 0)?;
     ensure!(stats.copies("out1") == 0, "{stats}");
+    mcr.finish()?;
+    Ok(())
+}
+
+/// One of each kind of edits.
+const MIXED: [&str; 4] = [
+    "group: 239.9.9.9, port: 6000, source: 10.0.1.1, dscp: 46, ttl: 8",
+    "vlan: 20, ttl: decrement",
+    "ttl: 7",
+    "port: 7000, vlan: untagged",
+];
+
+fn each_copy_starts_from_the_frame(datapath: Datapath) -> Result<()> {
+    check_mixed(datapath, "keep")
+}
+
+fn each_copy_starts_from_a_frame_that_is_given_away(datapath: Datapath) -> Result<()> {
+    check_mixed(datapath, "drop")
+}
+
+/// The edits of one copy are not seen in the next, in whatever order they are made; the last one
+/// may be the frame itself.
+fn check_mixed(datapath: Datapath, local: &str) -> Result<()> {
+    let topology = Topology::fan_out(4)?;
+    let changes: [fn(&mut Looks); 4] = [
+        |copy| {
+            copy.source.set_ip([10, 0, 1, 1].into());
+            copy.group = ([239, 9, 9, 9], 6000).into();
+            copy.class = 46 << 2 | 3;
+            copy.ttl = 8;
+        },
+        |copy| {
+            pushed(copy, 20);
+            copy.ttl -= 1;
+        },
+        |copy| copy.ttl = 7,
+        |copy| {
+            copy.group.set_port(7000);
+            copy.tag = None;
+        },
+    ];
+    let relays: Vec<String> = (0..4)
+        .map(|first| {
+            let to = (first..first + 4)
+                .map(|number| (number % 4, MIXED[number % 4]))
+                .map(|(link, edits)| format!("{{link: out{link}, {edits}, source_mac: keep}}"));
+            let to = to.collect::<Vec<_>>().join(", ");
+            format!(
+                "{{name: r{first}, from: in0, groups: 239.1.1.{first}, local: {local}, to: [{to}]}}"
+            )
+        })
+        .collect();
+    for relay in relays.iter().zip(0_u8..) {
+        let (relay, number) = relay;
+        // Alone, so that the egresses are numbered in its order.
+        let mcr = Mcr::relaying(datapath, &topology.relay, &[relay])?;
+        let captures = topology
+            .receiver_links
+            .iter()
+            .map(|link| Capture::on(&topology.receiver, link))
+            .collect::<Result<Vec<_>>>()?;
+        let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+        let urgent = VlanTag {
+            tpid: 0x8100,
+            tci: 0xe000,
+        };
+        for (tag, port) in [(None, 40_000), (Some(urgent), 40_001)] {
+            let before = Looks {
+                source: (Topology::SENDER.parse::<IpAddr>()?, port).into(),
+                group: ([239, 1, 1, number], 5000).into(),
+                ttl: TTL,
+                class: CLASS,
+                tag,
+            };
+            inject.send(&with_tag(bytes(&before, SOURCE_MAC, None, true)?, tag))?;
+            for (capture, change) in captures.iter().zip(changes) {
+                let mut copy = before;
+                change(&mut copy);
+                found(capture, &bytes(&copy, SOURCE_MAC, None, true)?, copy.tag)
+                    .with_context(|| format!("{relay}, {tag:?}"))?;
+            }
+        }
+        mcr.finish()?;
+    }
+    Ok(())
+}
+
+fn groups_are_mapped_prefix_to_prefix(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let mcr = Mcr::relaying(
+        datapath,
+        &topology.relay,
+        &[
+            "{name: v4, from: in0, groups: 239.3.128.0/17, join: false, \
+             to: {link: out0, group: 239.200.0.0/17}}",
+            "{name: v6, from: in0, groups: 'ff3e:1::/33', join: false, \
+             to: {link: out0, group: 'ff35:2:8000::/33'}}",
+        ],
+    )?;
+    for (source, group, mapped) in [
+        (Topology::SENDER, "239.3.128.0", "239.200.0.0"),
+        (Topology::SENDER, "239.3.255.254", "239.200.127.254"),
+        (Topology::SENDER_V6, "ff3e:1:7fff::1:2", "ff35:2:ffff::1:2"),
+    ] {
+        let (group, mapped) = (group.parse::<IpAddr>()?, mapped.parse::<IpAddr>()?);
+        let member = Member::join(&topology.receiver, "eth0", (mapped, 5000).into())?;
+        let sender = udp_sender(&topology.sender, "eth0", source.parse()?, TTL)?;
+        sender.send_to(b"mapped", (group, 5000))?;
+        ensure!(member.take(1, WAIT)?[0].0 == b"mapped", "{group}");
+    }
     mcr.finish()?;
     Ok(())
 }
