@@ -24,7 +24,13 @@ fn traffic() -> impl Strategy<Value = (World, World, Vec<Arrival>)> {
     let arrivals = vec((frames::arrival(), any::<Index>()), 1..40);
     let parts = (worlds::world(), worlds::world(), arrivals);
     parts.prop_map(|(before, world, arrivals)| {
-        let links: Vec<u32> = world.links.keys().copied().chain([1]).collect();
+        // Mostly those that relays take frames from.
+        let wanted = world.relays.iter().flat_map(|relay| &relay.from);
+        let wanted = wanted.filter_map(|link| Some(world.find(link)?.0));
+        let links: Vec<u32> = wanted
+            .chain(world.links.keys().copied())
+            .chain([1])
+            .collect();
         let arrive = |(arrival, link): (Arrival, Index)| Arrival {
             ingress: links[link.index(links.len())],
             ..arrival

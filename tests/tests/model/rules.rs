@@ -32,8 +32,8 @@ pub(crate) fn relay() -> impl Strategy<Value = Relay> {
         weighted(0.1),
         any::<bool>(),
     );
-    let ways = vec((select(&NAMES[..]), edits()), 1..=5);
-    (selectors(), ways, matches(), rest).prop_map(
+    let ways = vec((select(&NAMES[..]), edits().boxed()), 1..=5);
+    (selectors(), ways, matches().boxed(), rest).prop_map(
         |(from, ways, matches, (vlans, local, host_frames, join))| {
             let ways: BTreeSet<Way> = ways
                 .into_iter()
@@ -182,17 +182,17 @@ fn sources6() -> Vec<IpNet> {
 fn addresses() -> impl Strategy<Value = (Vec<IpNet>, Vec<IpNet>)> {
     let all = [groups4(), groups6()].concat();
     prop_oneof![
-        (subsequence(all, 1..=5), Just(Vec::new())),
-        (
+        4 => (subsequence(all, 3..=8), Just(Vec::new())),
+        2 => (
             subsequence(groups4(), 1..=3),
             subsequence(sources4(), 1..=3)
         ),
-        (
+        2 => (
             subsequence(groups6(), 1..=3),
             subsequence(sources6(), 1..=3)
         ),
         // One entry, for a group edit.
-        (subsequence(groups4(), 1), Just(Vec::new())),
+        2 => (subsequence(groups4(), 1), Just(Vec::new())),
     ]
 }
 
@@ -208,7 +208,10 @@ fn range() -> impl Strategy<Value = PortRange> {
 }
 
 fn ports() -> impl Strategy<Value = BTreeSet<PortRange>> {
-    prop_oneof![Just(BTreeSet::new()), btree_set(range(), 1..=3)]
+    prop_oneof![
+        2 => Just(BTreeSet::new()),
+        1 => btree_set(range(), 1..=3),
+    ]
 }
 
 fn protocol() -> impl Strategy<Value = ProtocolMatch> {

@@ -65,7 +65,7 @@ pub(crate) const STATIONS6: [Ipv6Addr; 2] = [
 ];
 pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 
-/// A world with up to nine relays.
+/// A world with up to twelve relays.
 pub(crate) fn world() -> impl Strategy<Value = World> {
     let links = subsequence(IFINDEXES.to_vec(), 3..=5).prop_flat_map(|indexes| {
         let states: Vec<_> = indexes.iter().map(|index| link(*index)).collect();
@@ -79,7 +79,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         links,
         refused,
         neighbours(),
-        vec(relay(), 2..=9),
+        vec(relay(), 2..=12),
         any::<bool>(),
     )
         .prop_map(
@@ -189,7 +189,7 @@ pub(crate) fn set_ttl(relay: &mut Relay, ttl: Ttl) {
 
 /// A world, and another that came out of it: some relays and links are as they were.
 pub(crate) fn change() -> impl Strategy<Value = (World, World)> {
-    (world(), world(), vec(any::<bool>(), 9), any::<[bool; 4]>()).prop_map(
+    (world(), world(), vec(any::<bool>(), 12), any::<[bool; 4]>()).prop_map(
         |(old, mut new, keep, [links, refused, leased, neighbours])| {
             for (relay, keep) in old.relays.iter().zip(keep) {
                 let Some(same) = new.relays.iter_mut().find(|r| r.name == relay.name) else {
