@@ -32,9 +32,7 @@ pub use key::{FragmentKey, FrameKey, Key4, Key6, VlanKey};
 pub use ports::{Ports, Selector};
 pub use rate::{Bucket, Limit, Take, take};
 pub use target::{Branches, Node, Scope, Target, Way};
-pub use value::{
-    EgressSet, EgressStats, Lease, Link, LinkStats, Observed, Slot, SlotStats,
-};
+pub use value::{EgressSet, EgressStats, Lease, Link, LinkStats, Observed, Slot, SlotStats};
 
 /// Entries for addresses of one family, groups and sources together, that fit in the table.
 pub const MAX_ROUTES: u32 = 262_144;

@@ -334,7 +334,10 @@ fn copied(bytes: &[u8], stripped: Option<Tag>, udp: Udp, egress: &Egress) -> (Pa
     let reach = edit.reach();
     assert_eq!(buffer[MARGIN + reach..], bytes[reach..]);
     let mut head = vec![0; MARGIN + reach];
-    assert_eq!(edit.write(&bytes[..reach], stripped, udp, &mut head), Some(start));
+    assert_eq!(
+        edit.write(&bytes[..reach], stripped, udp, &mut head),
+        Some(start)
+    );
     assert_eq!(head[start..], buffer[start..MARGIN + reach]);
     (packet, buffer.split_off(start))
 }
@@ -391,7 +394,12 @@ proptest! {
 fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)])))
+        .map(|word| {
+            u32::from(u16::from_be_bytes([
+                word[0],
+                word.get(1).copied().unwrap_or(0),
+            ]))
+        })
         .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -434,6 +442,20 @@ fn a_later_fragment_keeps_its_payload() {
     assert_eq!(copy[..6], [1, 0, 0x5e, 9, 9, 9]);
 }
 
+/// What is not UDP has no UDP header, wherever its payload begins.
+#[test]
+fn other_protocols_keep_their_payload() {
+    let mut bytes = plain().bytes();
+    bytes[14 + 9] = 89;
+    let egress = Egress::new(1, 1500, None, HopEdit::Keep)
+        .dscp(46)
+        .port(6000);
+    let (packet, copy) = copied(&bytes, None, Udp::Finished, &egress);
+    assert_eq!(packet.payload, 34);
+    assert_eq!(copy[14 + 1], 46 << 2);
+    assert_eq!(copy[14 + 12..], bytes[14 + 12..]);
+}
+
 /// A tag in the frame and one that was taken out: the second is the outermost.
 #[test]
 fn the_outermost_tag_is_edited() {
@@ -445,15 +467,27 @@ fn the_outermost_tag_is_edited() {
     };
     let egress = Egress::new(1, 1500, None, HopEdit::Keep);
     for (stripped, vlan, expected) in [
-        (Some(outer), VlanEdit::Keep, &[0x88, 0xa8, 0x60, 0, 0x81, 0, 0x20, 0, 8, 0][..]),
+        (
+            Some(outer),
+            VlanEdit::Keep,
+            &[0x88, 0xa8, 0x60, 0, 0x81, 0, 0x20, 0, 8, 0][..],
+        ),
         (Some(outer), VlanEdit::Pop, &[0x81, 0, 0x20, 0, 8, 0]),
-        (Some(outer), VlanEdit::Set(20), &[0x88, 0xa8, 0x60, 20, 0x81, 0, 0x20, 0, 8, 0]),
+        (
+            Some(outer),
+            VlanEdit::Set(20),
+            &[0x88, 0xa8, 0x60, 20, 0x81, 0, 0x20, 0, 8, 0],
+        ),
         (None, VlanEdit::Keep, &[0x81, 0, 0x20, 0, 8, 0]),
         (None, VlanEdit::Pop, &[8, 0]),
         (None, VlanEdit::Set(20), &[0x81, 0, 0x20, 20, 8, 0]),
     ] {
         let (_, copy) = copied(&bytes, stripped, Udp::Finished, &egress.vlan(vlan));
-        assert_eq!(copy[12..12 + expected.len()], *expected, "{stripped:?}, {vlan:?}");
+        assert_eq!(
+            copy[12..12 + expected.len()],
+            *expected,
+            "{stripped:?}, {vlan:?}"
+        );
         assert_eq!(copy[12 + expected.len()..], bytes[18..]);
     }
 }
@@ -486,7 +520,12 @@ fn an_egress_is_what_it_does() {
     let mac = Some(STATION_MAC);
     let egress = Egress::new(1, 1500, mac, HopEdit::Keep);
     let unicast = egress.unicast(station, None);
-    assert_eq!(egress.identity(), Egress::new(1, 9000, mac, HopEdit::Keep).up(false).identity());
+    assert_eq!(
+        egress.identity(),
+        Egress::new(1, 9000, mac, HopEdit::Keep)
+            .up(false)
+            .identity()
+    );
     assert_eq!(unicast.identity(), egress.unicast(station, mac).identity());
     let others = [
         egress,
@@ -539,7 +578,9 @@ fn what_is_sent_to_no_group_keeps_its_destination() {
     assert_eq!(Basis::from_words(basis.to_words()), basis);
     let edit = Edit::new(&basis, &packet, &egress).unwrap();
     let mut buffer = vec![0; MARGIN + bytes.len()];
-    let start = edit.write(&bytes, None, Udp::Finished, &mut buffer).unwrap();
+    let start = edit
+        .write(&bytes, None, Udp::Finished, &mut buffer)
+        .unwrap();
     assert_eq!(start, 0);
     assert_eq!(buffer[..6], [1; 6]);
     assert_eq!(buffer[6..12], STATION_MAC);

@@ -26,7 +26,7 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         return NEXT;
     };
     if packet.network != ETHERNET_HEADER && skb.stripped_tag().is_none() {
-        lift_tag(&skb, packet);
+        lift_tag(ctx, packet);
     }
     let basis = Basis::new(&skb, packet);
     let drop_local = found.hit.drop_local;
@@ -136,9 +136,9 @@ pub(crate) fn counted(
 
 /// Puts the tag of a frame beside it, where the kernel has it itself for what a link has received
 /// (`skb_vlan_untag` in `net/core/skbuff.c`): edits are made there. It means the same.
-#[cold]
-#[inline(always)]
-fn lift_tag(skb: &Skb<'_>, packet: &mut Packet) {
+#[inline(never)]
+fn lift_tag(ctx: &TcContext, packet: &mut Packet) {
+    let skb = Skb(ctx);
     let [.., t0, t1, a, b] = skb.read::<16>(0).unwrap_or_default();
     let tag = Tag {
         tpid: u16::from_be_bytes([t0, t1]),

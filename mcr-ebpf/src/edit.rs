@@ -36,9 +36,7 @@ pub(crate) extern "C" fn mcr_edit(ctx: *mut __sk_buff, target: u64, hop_limit: u
     };
     let hop_limit = hop_limit as u8;
     let sent = match packet.addresses {
-        _ if !egress.edits_headers() && hop_limit == packet.hop_limit => {
-            send(&skb, egress, target)
-        }
+        _ if !egress.edits_headers() && hop_limit == packet.hop_limit => send(&skb, egress, target),
         Addresses::V4 { .. } => edited4(&skb, packet, egress, target, hop_limit),
         Addresses::V6 { .. } => edited6(&skb, packet, egress, target, hop_limit),
         Addresses::Other => send(&skb, egress, target),
@@ -57,17 +55,23 @@ fn send(skb: &Skb<'_>, egress: &Egress, target: u64) -> bool {
         VlanEdit::Set(id) => id.into(),
         _ => 0,
     };
-    mcr_tag(skb.0.as_ptr().cast(), target, egress.ifindex(), vlan) != 0
+    let ifindex = if target & GIVE == 0 {
+        egress.ifindex()
+    } else {
+        0
+    };
+    mcr_tag(skb.0.as_ptr().cast(), ifindex, vlan) != 0
 }
 
-/// [`send`] to the link with this interface index, with the outermost tag taken off (0), or with
-/// this VLAN ID. Returns 1, or 0 if this failed.
+/// Sends a copy to the link with this interface index, with the outermost tag taken off (0), or
+/// with this VLAN ID, and puts the tag back. Without a link, the frame is left to be given away.
+/// Returns 1, or 0 if this failed.
 ///
 /// That tag lies beside the frame (`copy` has seen to that), where it is changed without a byte of
 /// the frame being moved, if there is no second one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn mcr_tag(ctx: *mut __sk_buff, target: u64, ifindex: u32, vlan: u32) -> u32 {
+extern "C" fn mcr_tag(ctx: *mut __sk_buff, ifindex: u32, vlan: u32) -> u32 {
     let ctx = TcContext::new(ctx);
     let skb = Skb(&ctx);
     let edit = match vlan as u16 {
@@ -80,7 +84,7 @@ extern "C" fn mcr_tag(ctx: *mut __sk_buff, target: u64, ifindex: u32, vlan: u32)
         return 0;
     }
     let edited = after.is_none_or(|tag| skb.push_tag(tag));
-    if target & GIVE != 0 {
+    if ifindex == 0 {
         return u32::from(edited);
     }
     let sent = edited && skb.clone_to(ifindex);
@@ -95,7 +99,8 @@ extern "C" fn mcr_tag(ctx: *mut __sk_buff, target: u64, ifindex: u32, vlan: u32)
 
 #[inline(always)]
 fn edited4(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, ttl: u8) -> bool {
-    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV4 * WORD).zip(maps::headers()) else {
+    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV4 * WORD).zip(maps::headers())
+    else {
         return false;
     };
     let (Some(before), Some(after)) = (
@@ -123,7 +128,8 @@ fn edited4(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, ttl: u8
 
 #[inline(always)]
 fn edited6(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, hop_limit: u8) -> bool {
-    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV6 * WORD).zip(maps::headers()) else {
+    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV6 * WORD).zip(maps::headers())
+    else {
         return false;
     };
     if !skb.read_words(packet.network, &mut headers.before) {

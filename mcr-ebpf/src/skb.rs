@@ -196,12 +196,7 @@ impl Skb<'_> {
     /// Writes bytes; `false` if the kernel has no memory for it. `flags` is [`BALANCED`] or
     /// [`UNBALANCED`].
     #[inline(always)]
-    pub(crate) fn store<const N: usize>(
-        &self,
-        offset: usize,
-        bytes: &[u8; N],
-        flags: u64,
-    ) -> bool {
+    pub(crate) fn store<const N: usize>(&self, offset: usize, bytes: &[u8; N], flags: u64) -> bool {
         // SAFETY: the helper reads `N` bytes from the reference.
         unsafe {
             bpf_skb_store_bytes(

@@ -186,6 +186,14 @@ fn frames_reach_the_model() {
 }
 
 #[test]
+fn types_begin_where_lengths_end() {
+    let text =
+        "version: 1\nrelays: [{name: r, from: a, to: b, frames: {ethertype: [1536, 0xffff]}}]\n";
+    let types = [0x600, 0xffff].into();
+    assert_eq!(frames(&rules(text).relays[0]).ethertypes, types);
+}
+
+#[test]
 fn a_mac_prefix_holds_the_addresses_that_begin_with_it() {
     let prefix = MacPrefix::new([0x01, 0x0c, 0xcd, 0x07, 0xff, 0xff], 29);
     assert_eq!(prefix.to_string(), "01:0c:cd:00:00:00/29");
@@ -289,6 +297,9 @@ fn sixty_four_egresses_are_taken() {
     }
     let between = file(&format!("between: [{}]", links(66)));
     assert!(parse(&between).is_err());
+    // One of these is never an egress of its own frames, but the other one's go to all.
+    let two = file(&format!("from: [v0, eth0], to: [{}]", links(65)));
+    assert!(parse(&two).is_err());
 }
 
 #[test]

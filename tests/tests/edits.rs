@@ -262,9 +262,10 @@ fn copies_have_their_edits_and_the_frame_stays(datapath: Datapath) -> Result<()>
             IpAddr::V6(_) => Topology::SENDER_V6,
         };
         // The sender's port tells frames apart.
-        for (port, ((tag, inner), checked)) in
-            (40_000..).zip(tags.into_iter().flat_map(|tags| [(tags, true), (tags, false)]))
-        {
+        for (port, ((tag, inner), checked)) in (40_000..).zip(
+            tags.into_iter()
+                .flat_map(|tags| [(tags, true), (tags, false)]),
+        ) {
             let before = Looks {
                 source: (source.parse::<IpAddr>()?, port).into(),
                 group: (group, 5000).into(),
@@ -361,7 +362,9 @@ fn sockets_receive_what_was_edited(datapath: Datapath) -> Result<()> {
             sender.send_to(&payload(size, seed), group)?;
         }
         for member in [&here, &there, &beside] {
-            for ((seed, size), (received, _)) in (0..).zip(sizes).zip(member.take(sizes.len(), WAIT)?) {
+            for ((seed, size), (received, _)) in
+                (0..).zip(sizes).zip(member.take(sizes.len(), WAIT)?)
+            {
                 ensure!(received == payload(size, seed), "{size} bytes to {group}");
             }
         }
@@ -385,7 +388,10 @@ fn sockets_receive_what_was_edited(datapath: Datapath) -> Result<()> {
             pending += usize::from(copy.checksum_pending);
         }
     }
-    ensure!(pending > 0, "no checksum was left to hardware: this tests too little");
+    ensure!(
+        pending > 0,
+        "no checksum was left to hardware: this tests too little"
+    );
     mcr.finish()?;
     Ok(())
 }
@@ -430,11 +436,18 @@ fn a_vlan_receives_what_was_pushed_there(datapath: Datapath) -> Result<()> {
         let largest = if group.is_ipv4() { 1472 } else { 1452 };
         for (seed, size) in (0..).zip([1, largest, 5000]) {
             sender.send_to(&payload(size, seed), group)?;
-            ensure!(member.take(1, WAIT)?[0].0 == payload(size, seed), "{size} to {group}");
+            ensure!(
+                member.take(1, WAIT)?[0].0 == payload(size, seed),
+                "{size} to {group}"
+            );
         }
         setsockopt(&sender, sockopt::UdpGsoSegment, &1000)?;
         sender.send_to(&payload(9_700, 77), group)?;
-        for ((received, _), sent) in member.take(10, WAIT)?.iter().zip(payload(9_700, 77).chunks(1000)) {
+        for ((received, _), sent) in member
+            .take(10, WAIT)?
+            .iter()
+            .zip(payload(9_700, 77).chunks(1000))
+        {
             ensure!(received == sent, "a segment to {group} differs");
         }
     }

@@ -5,16 +5,14 @@
 //! What a test run can't carry is left to real links: VLAN tags in metadata, unfinished checksums,
 //! several datagrams in a frame, frames cut off in the IP header or before, jumbo frames.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result, ensure};
 use aya::{
-    Ebpf, Pod, TestRun as _,
-    maps::{Array, HashMap, MapData},
+    Ebpf, TestRun as _,
+    maps::Array,
     programs::{SchedClassifier, TestRunOptions},
 };
 use mcr::{
-    datapath::ebpf::OBJECT,
+    datapath::ebpf::{OBJECT, fill},
     plan::{Table, plan},
 };
 use mcr_common::table::Observed;
@@ -46,13 +44,8 @@ impl Kernel {
         // The egress links need not exist, since nothing is sent.
         let world = world([ingress[0], 1001, 1002, ingress[1]]);
         let table = plan(&world, &Table::default())?.table;
-        fill_hash(&mut object, "mcr_links", &table.links)?;
-        fill_hash(&mut object, "mcr_routes4", &table.routes4)?;
-        fill_hash(&mut object, "mcr_routes6", &table.routes6)?;
-        fill_array(&mut object, "mcr_slots", &table.slots)?;
-        fill_array(&mut object, "mcr_sets", &table.sets)?;
-        fill_array(&mut object, "mcr_egresses", &table.egresses)?;
         program(&mut object)?.load()?;
+        fill(&mut object, &table)?;
         Ok(Self {
             object,
             table,
@@ -113,27 +106,6 @@ fn program(object: &mut Ebpf) -> Result<&mut SchedClassifier> {
         .program_mut("mcr_verdict")
         .context("no program")?
         .try_into()?)
-}
-
-fn fill_hash<K: Pod, V: Pod>(
-    object: &mut Ebpf,
-    name: &str,
-    entries: &BTreeMap<K, V>,
-) -> Result<()> {
-    let mut map: HashMap<&mut MapData, K, V> =
-        object.map_mut(name).context("no map")?.try_into()?;
-    for (key, value) in entries {
-        map.insert(key, value, 0)?;
-    }
-    Ok(())
-}
-
-fn fill_array<V: Pod>(object: &mut Ebpf, name: &str, entries: &BTreeMap<u32, V>) -> Result<()> {
-    let mut map: Array<&mut MapData, V> = object.map_mut(name).context("no map")?.try_into()?;
-    for (index, value) in entries {
-        map.set(*index, value, 0)?;
-    }
-    Ok(())
 }
 
 /// Whether a test run can carry the frame as it is: it wants a whole IP header behind a type that

@@ -22,9 +22,9 @@ pub const UDP_PORT: usize = 2;
 /// Where in a UDP header the checksum lies.
 pub const UDP_CHECKSUM: usize = 6;
 
-/// Where the UDP header of a packet begins, in bytes from the destination address. A later
-/// fragment has none: the checksum lies in the first one, whose edits are the same. Other
-/// protocols have none either.
+/// Where the UDP header of a packet begins, in bytes from the destination address; `None` if it
+/// carries something else, or is a later fragment: the checksum lies in the first one, whose
+/// edits are the same.
 #[must_use]
 #[inline(always)]
 pub const fn udp(packet: &Packet) -> Option<usize> {
@@ -39,7 +39,10 @@ pub const fn udp(packet: &Packet) -> Option<usize> {
 /// Makes the IPv4 header of the copy for an egress, with this TTL, out of that of the frame, which
 /// is `old` and in `new` before. Its checksum is as right as it was.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the last 16 bits of a word")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the last 16 bits of a word"
+)]
 pub fn ipv4(old: &[u32; IPV4], new: &mut [u32; IPV4], egress: &Egress, ttl: u8) {
     // Version and length, DSCP and ECN, total length.
     if let Some(class) = egress.traffic_class() {

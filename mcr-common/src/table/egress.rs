@@ -101,7 +101,11 @@ impl Egress {
     /// The same, but for a link that is up or down: one that is down gets no copies.
     #[must_use]
     pub const fn up(self, up: bool) -> Self {
-        if up { self.without(DOWN) } else { self.with(DOWN) }
+        if up {
+            self.without(DOWN)
+        } else {
+            self.with(DOWN)
+        }
     }
 
     /// The same with this DSCP, 0 to 63; the bits of congestion notification are left alone
@@ -140,7 +144,10 @@ impl Egress {
         if group.is_ipv4() {
             mask[4..].fill(0);
         }
-        bytes.iter_mut().zip(&mask).for_each(|(byte, mask)| *byte &= mask);
+        bytes
+            .iter_mut()
+            .zip(&mask)
+            .for_each(|(byte, mask)| *byte &= mask);
         self.group = words(bytes);
         self.group_mask = words(mask);
         // As the addresses of multicast are made, with the mask going the same way as the group
@@ -166,7 +173,11 @@ impl Egress {
         self = self.group(station, 128).without(GROUP).with(UNICAST);
         self.destination_mac = mac.unwrap_or_default();
         self.destination_mac_mask = [0xff; 6];
-        if mac.is_some() { self.with(RESOLVED) } else { self }
+        if mac.is_some() {
+            self.with(RESOLVED)
+        } else {
+            self
+        }
     }
 
     /// The same with this UDP destination port.
@@ -297,7 +308,11 @@ impl Egress {
     #[must_use]
     #[inline(always)]
     pub const fn traffic_class(&self) -> Option<u8> {
-        if self.has(DSCP) { Some(self.dscp) } else { None }
+        if self.has(DSCP) {
+            Some(self.dscp)
+        } else {
+            None
+        }
     }
 
     /// The UDP destination port in network byte order, if it changes.

@@ -21,7 +21,7 @@ use self::{
     maps::Maps,
 };
 use super::{Counters, Datapath, StepError};
-use crate::plan::{Op, Table};
+use crate::plan::{Op, Table, diff};
 
 /// The program that relays what arrives.
 const ARRIVING: &str = "mcr_tc";
@@ -57,6 +57,20 @@ pub enum LoadError {
     /// Something else is in the way.
     #[error(transparent)]
     Hook(#[from] StepError),
+}
+
+/// Fills the maps of an object that somebody else has loaded, with its programs, and attaches
+/// nothing: for trying out what the programs decide.
+///
+/// # Errors
+///
+/// If the object is not ours, or an entry is refused.
+pub fn fill(object: &mut aya::Ebpf, table: &Table) -> Result<(), LoadError> {
+    let mut maps = Maps::take(object).map_err(|error| LoadError::Kernel(chain(&error)))?;
+    for op in diff(&Table::default(), table) {
+        maps.step(&op)?;
+    }
+    Ok(())
 }
 
 impl Ebpf {
@@ -140,46 +154,23 @@ impl Datapath for Ebpf {
     }
 
     fn step(&mut self, op: &Op) -> Result<(), StepError> {
-        match op {
-            Op::Link(change) => {
-                let ifindex = change.key;
-                let Some(link) = change.new else {
+        let Op::Link(change) = op else {
+            return self.maps.step(op);
+        };
+        let ifindex = change.key;
+        let Some(link) = change.new else {
+            self.attachments.remove(&ifindex);
+            return self.maps.step(op);
+        };
+        self.maps.step(op)?;
+        self.attach(ifindex, link.host_frames != 0)
+            .inspect_err(|_| {
+                if change.old.is_none() {
                     self.attachments.remove(&ifindex);
-                    return self.maps.links.put(change);
-                };
-                if change.old.is_none() {
-                    self.maps.link_stats.reset(link.stats)?;
+                    // The entry alone does nothing, so it does no harm if it stays.
+                    let _ = self.maps.step(&op.clone().inverse());
                 }
-                self.maps.links.put(change)?;
-                self.attach(ifindex, link.host_frames != 0)
-                    .inspect_err(|_| {
-                        if change.old.is_none() {
-                            self.attachments.remove(&ifindex);
-                            // The entry alone does nothing, so it does no harm if it stays.
-                            let _ = self.maps.links.remove(&ifindex);
-                        }
-                    })
-            }
-            Op::Vlan(change) => self.maps.vlans.put(change),
-            Op::Route(change) => self.maps.route(change),
-            Op::Frame(change) => self.maps.frame(change),
-            Op::Node(change) => self.maps.nodes.put(change),
-            Op::Ports(change) => self.maps.ports.put(change),
-            Op::Limit(change) => self.maps.limit(change),
-            Op::Slot(change) => {
-                if change.old.is_none() {
-                    self.maps.slot_stats.reset(change.key)?;
-                }
-                self.maps.slots.put(change)
-            }
-            Op::Set(change) => self.maps.sets.put(change),
-            Op::Egress(change) => {
-                if change.old.is_none() {
-                    self.maps.egress_stats.reset(change.key)?;
-                }
-                self.maps.egresses.put(change)
-            }
-        }
+            })
     }
 
     fn counters(&self, table: &Table) -> Result<Counters, StepError> {

@@ -100,6 +100,7 @@ mod tests {
             mac: [0; 6],
             mtu: 1500,
             up: true,
+            running: true,
             master: None,
             parent: None,
             addresses: Vec::new(),

@@ -204,6 +204,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             up: true,
+            running: true,
             master: None,
             parent: None,
             addresses: Vec::new(),

@@ -184,18 +184,17 @@ impl<W: Copy> Draft<W> {
         }
     }
 
-    /// Why there is no source that a group of this family could be joined with.
+    /// Why a group of this family can't be joined with its sources.
     fn no_source_to_join(&self, v4: bool) -> Option<&'static str> {
         if self.sources.at.is_none() {
             return Some("name the sources");
         }
-        let joined = |(_, sources): &(W, Sources)| {
+        let wide = |(_, sources): &(W, Sources)| {
             let prefix = sources.0;
-            prefix.addr().is_ipv4() == v4 && prefix.prefix_len() == prefix.max_prefix_len()
+            prefix.addr().is_ipv4() == v4 && prefix.prefix_len() < prefix.max_prefix_len()
         };
-        let known = self.sources.complete && !self.sources.items.is_empty();
-        let none = known && !self.sources.items.iter().any(joined);
-        none.then_some("and one with a prefix is not possible: name the sources one by one")
+        let wide = self.sources.items.iter().any(wide);
+        wide.then_some("and one with a prefix is not possible: name the sources one by one")
     }
 
     fn check_groups(&self, problems: &mut Problems<W>) {

@@ -33,10 +33,12 @@ impl MacPrefix {
         Self { address, length }
     }
 
-    /// Whether all of `other` is in this one.
+    /// Whether all addresses of the other are among these.
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {
-        self.length <= other.length && Self::new(other.address, self.length) == *self
+        let bits = |[a, b, c, d, e, f]: [u8; 6]| u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+        let different = bits(self.address) ^ bits(other.address);
+        self.length <= other.length && different.leading_zeros() >= u32::from(self.length)
     }
 }
 

@@ -22,7 +22,7 @@ use self::{array::Array, counters::PerCpu, hash::Hash, trie::Trie};
 use crate::{
     datapath::StepError,
     plan::{
-        Change,
+        Change, Op,
         table::{FrameRoute, Route},
     },
 };
@@ -32,20 +32,20 @@ const LEASE: u64 = 2_000_000_000;
 
 /// Every map, by what it holds.
 pub(super) struct Maps {
-    pub(super) links: Hash<u32, Link>,
-    pub(super) vlans: Hash<VlanKey, Scope>,
+    links: Hash<u32, Link>,
+    vlans: Hash<VlanKey, Scope>,
     exact4: Hash<Key4, Target>,
     exact6: Hash<Key6, Target>,
     prefix4: Trie<Key4, Target>,
     prefix6: Trie<Key6, Target>,
     frames: Trie<FrameKey, Target>,
-    pub(super) nodes: Array<Node>,
-    pub(super) ports: Array<Ports>,
-    pub(super) slots: Array<Slot>,
+    nodes: Array<Node>,
+    ports: Array<Ports>,
+    slots: Array<Slot>,
     limits: Array<Limit>,
     buckets: Array<Bucket>,
-    pub(super) sets: Array<EgressSet>,
-    pub(super) egresses: Array<Egress>,
+    sets: Array<EgressSet>,
+    egresses: Array<Egress>,
     pub(super) link_stats: PerCpu<LinkStats>,
     pub(super) slot_stats: PerCpu<SlotStats>,
     pub(super) egress_stats: PerCpu<EgressStats>,
@@ -88,8 +88,38 @@ impl Maps {
         })
     }
 
-    /// Changes a group or a source.
-    pub(super) fn route(&mut self, change: &Change<Route, Target>) -> Result<(), StepError> {
+    /// Changes an entry. The counters of what is added start at 0.
+    pub(super) fn step(&mut self, op: &Op) -> Result<(), StepError> {
+        match op {
+            Op::Link(change) => {
+                if let (None, Some(link)) = (change.old, change.new) {
+                    self.link_stats.reset(link.stats)?;
+                }
+                self.links.put(change)
+            }
+            Op::Vlan(change) => self.vlans.put(change),
+            Op::Route(change) => self.route(change),
+            Op::Frame(change) => self.frame(change),
+            Op::Node(change) => self.nodes.put(change),
+            Op::Ports(change) => self.ports.put(change),
+            Op::Slot(change) => {
+                if change.old.is_none() {
+                    self.slot_stats.reset(change.key)?;
+                }
+                self.slots.put(change)
+            }
+            Op::Limit(change) => self.limit(change),
+            Op::Set(change) => self.sets.put(change),
+            Op::Egress(change) => {
+                if change.old.is_none() {
+                    self.egress_stats.reset(change.key)?;
+                }
+                self.egresses.put(change)
+            }
+        }
+    }
+
+    fn route(&mut self, change: &Change<Route, Target>) -> Result<(), StepError> {
         const NODE: u32 = u32::BITS;
         let Route { node, prefix } = change.key;
         let length = NODE + u32::from(prefix.prefix_len());
@@ -114,15 +144,14 @@ impl Maps {
         }
     }
 
-    /// Changes frames that are not IP.
-    pub(super) fn frame(&mut self, change: &Change<FrameRoute, Target>) -> Result<(), StepError> {
+    fn frame(&mut self, change: &Change<FrameRoute, Target>) -> Result<(), StepError> {
         let FrameRoute { key, length } = change.key;
         let length = FrameKey::BEFORE_MAC + u32::from(length);
         self.frames.put(length, key, change.new)
     }
 
-    /// Changes a limit. A bucket that is added is full.
-    pub(super) fn limit(&mut self, change: &Change<u32, Limit>) -> Result<(), StepError> {
+    /// A bucket that is added is full.
+    fn limit(&mut self, change: &Change<u32, Limit>) -> Result<(), StepError> {
         if change.old.is_none() {
             self.buckets.set(change.key, Bucket::default())?;
         }

@@ -8,7 +8,9 @@ use mcr_common::{
     frame::{ETHERNET_HEADER, VLAN_TAG},
 };
 
-use super::frames::{FLAGS, Memory, NEEDS_CHECKSUM, OFFLOAD_LENGTH, Offload, Received, is_finished};
+use super::frames::{
+    FLAGS, Memory, NEEDS_CHECKSUM, OFFLOAD_LENGTH, Offload, Received, is_finished,
+};
 
 /// What edits reach of nearly all frames: an Ethernet header with two tags, an IPv4 header with
 /// all options, or an IPv6 header, and a UDP header.
@@ -137,8 +139,9 @@ fn number(offload: &Offload, at: usize) -> u16 {
 #[cfg(test)]
 mod tests {
     use mcr_common::{
-        Basis, Edit, Tag, parse,
+        Basis, Edit, Tag,
         frame::Slice,
+        parse,
         table::{Egress, HopEdit, VlanEdit},
     };
 
@@ -162,7 +165,9 @@ mod tests {
         let mut frame = vec![1, 0, 0x5e, 1, 1, 1, 2, 0, 0, 0, 0, 5, 8, 0];
         let total = u16::try_from(length - 14).unwrap().to_be_bytes();
         frame.extend([0x45, 0, total[0], total[1], 0, 1, 0, 0, 9, 17, 0, 0]);
-        frame.extend([10, 0, 0, 2, 239, 1, 1, 1, 1, 0, 0x13, 0x88, 0, 8, 0x12, 0x34]);
+        frame.extend([
+            10, 0, 0, 2, 239, 1, 1, 1, 1, 0, 0x13, 0x88, 0, 8, 0x12, 0x34,
+        ]);
         frame.extend((0..=u8::MAX).cycle().take(length));
         frame.truncate(length);
         frame

@@ -19,7 +19,7 @@ impl<V: Pod> Array<V> {
 
     /// Makes an entry what a change wants it to be. What is removed stays as it is, out of
     /// use, because a frame on its way may still be reading it.
-    pub(in super::super) fn put(&mut self, change: &Change<u32, V>) -> Result<(), StepError> {
+    pub(super) fn put(&mut self, change: &Change<u32, V>) -> Result<(), StepError> {
         match change.new {
             Some(value) => self.set(change.key, value),
             None => Ok(()),

@@ -21,7 +21,7 @@ impl<K: Pod, V: Pod> Hash<K, V> {
     }
 
     /// Makes an entry what a change wants it to be.
-    pub(in super::super) fn put(&mut self, change: &Change<K, V>) -> Result<(), StepError> {
+    pub(super) fn put(&mut self, change: &Change<K, V>) -> Result<(), StepError> {
         self.set(&change.key, change.new)
     }
 
@@ -37,7 +37,7 @@ impl<K: Pod, V: Pod> Hash<K, V> {
     }
 
     /// Removes an entry, if it is there.
-    pub(in super::super) fn remove(&mut self, key: &K) -> Result<(), StepError> {
+    fn remove(&mut self, key: &K) -> Result<(), StepError> {
         match self.map.remove(key) {
             Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
             Err(MapError::SyscallError(error))

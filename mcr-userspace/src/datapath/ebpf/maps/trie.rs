@@ -24,12 +24,7 @@ impl<K: Pod, V: Pod> Trie<K, V> {
     }
 
     /// Makes the entry of the first `length` bits of `key` what it is to be; `None` removes it.
-    pub(in super::super) fn put(
-        &mut self,
-        length: u32,
-        key: K,
-        value: Option<V>,
-    ) -> Result<(), StepError> {
+    pub(super) fn put(&mut self, length: u32, key: K, value: Option<V>) -> Result<(), StepError> {
         let key = Key::new(length, key);
         let done = match value {
             Some(value) => self.map.insert(&key, value, 0),
