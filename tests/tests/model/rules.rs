@@ -324,7 +324,10 @@ fn possible(edits: Edits, matches: &Match) -> Edits {
     };
     let all4 = packets.groups.iter().all(GroupMatch::is_ipv4);
     let all6 = !packets.groups.iter().any(GroupMatch::is_ipv4);
-    let fits = |address: &IpAddr| (address.is_ipv4() && all4) || (address.is_ipv6() && all6);
+    let udp = packets.protocol == ProtocolMatch::udp();
+    let fits = |address: &IpAddr| {
+        udp && ((address.is_ipv4() && all4) || (address.is_ipv6() && all6))
+    };
     let unicast = edits.unicast.filter(|station| fits(&station.address));
     let only: Vec<_> = packets.groups.iter().collect();
     // Wider prefixes than those of the edit would not be multicast.
@@ -340,9 +343,7 @@ fn possible(edits: Edits, matches: &Match) -> Edits {
         group,
         unicast,
         source: edits.source.filter(fits),
-        port: edits
-            .port
-            .filter(|_| packets.protocol == ProtocolMatch::udp()),
+        port: edits.port.filter(|_| udp),
         ..edits
     }
 }
