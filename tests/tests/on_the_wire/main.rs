@@ -6,13 +6,11 @@ mod rules;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use mcr::{config::model::Local, daemon::relay_mac, plan::World};
 use mcr_tests::{
     Capture, Captured, Inject, Mcr, Netns, PacketType,
-    fixtures::{
-        Fixture, HOST_MAC, Ingress, MTU, SIDE_MTU, STATION, STATION_MAC, fixtures, world,
-    },
+    fixtures::{Fixture, HOST_MAC, Ingress, MTU, SIDE_MTU, STATION, STATION_MAC, fixtures, world},
     oracle::{Arrival, Fragments, Judgement, judge},
 };
 use nix::{net::if_::if_nametoindex, sys::signal::Signal};
@@ -82,11 +80,21 @@ impl Wires {
 #[derive(Default)]
 struct Expectations {
     frames: Vec<Vec<u8>>,
-    /// By interface index of the egress, with the names of the fixtures.
-    copies: BTreeMap<u32, Vec<(String, Vec<u8>)>>,
+    /// By interface index of the egress.
+    copies: BTreeMap<u32, Vec<Wanted>>,
     interest: u64,
     relayed: u64,
     reasons: BTreeMap<String, u64>,
+}
+
+/// A copy that must arrive.
+struct Wanted {
+    /// The fixture, by its number and name.
+    fixture: (usize, String),
+    /// The relays, if they send one copy of the frame to this link: of each such flow, copies
+    /// leave in order.
+    flow: Option<String>,
+    frame: Vec<u8>,
 }
 
 impl Expectations {
@@ -116,10 +124,17 @@ impl Expectations {
                 Judgement::Relayed(relayed) => {
                     expected.interest += 1;
                     expected.relayed += 1;
+                    let egresses: Vec<u32> = relayed.copies.iter().map(|c| c.egress).collect();
+                    let relays: Vec<String> = relayed.relays.into_iter().collect();
                     for copy in relayed.copies {
-                        let copies = expected.copies.entry(copy.egress).or_default();
+                        let here = egresses.iter().filter(|egress| **egress == copy.egress);
                         let frame = with_type_of(&on_the_link, copy.frame);
-                        copies.push((fixture.name.clone(), without_priority_tag(frame)));
+                        let wanted = Wanted {
+                            fixture: (expected.frames.len(), fixture.name.clone()),
+                            flow: (here.count() == 1).then(|| relays.join(", ")),
+                            frame: without_priority_tag(frame),
+                        };
+                        expected.copies.entry(copy.egress).or_default().push(wanted);
                     }
                 }
             }
@@ -226,11 +241,36 @@ fn cross(
         let wanted = expected.copies.get(index).map_or(&[][..], Vec::as_slice);
         let before = before.entry(*index).or_default();
         let seen = capture.wait_for(*before + wanted.len(), LONG, relayed)?;
-        for ((name, wanted), seen) in wanted.iter().zip(seen.into_iter().skip(*before)) {
-            let seen = without_priority_tag(whole(seen));
-            ensure!(seen == *wanted, "{name}: {seen:02x?}, not {wanted:02x?}");
-        }
+        let seen = seen.into_iter().skip(*before).take(wanted.len());
+        let seen = seen.map(|frame| without_priority_tag(whole(frame)));
+        compare(wanted, seen).with_context(|| format!("from {link} to link {index}"))?;
         *before += wanted.len();
+    }
+    Ok(())
+}
+
+/// Whether the copies that were seen are those that are wanted, and those of each flow came in
+/// order.
+fn compare(wanted: &[Wanted], seen: impl Iterator<Item = Vec<u8>>) -> Result<()> {
+    let mut open: Vec<&Wanted> = wanted.iter().collect();
+    let mut last = BTreeMap::new();
+    for frame in seen {
+        let Some(place) = open.iter().position(|wanted| wanted.frame == frame) else {
+            let missing: Vec<_> = open
+                .iter()
+                .take(3)
+                .map(|w| (&w.fixture.1, &w.frame))
+                .collect();
+            bail!("nobody wants {frame:02x?}; not there are {missing:02x?}");
+        };
+        let Wanted { fixture, flow, .. } = open.remove(place);
+        if let Some(flow) = flow {
+            let before = last.insert(flow, fixture);
+            ensure!(
+                before.is_none_or(|before| before <= fixture),
+                "{fixture:?} came behind {before:?} of {flow}"
+            );
+        }
     }
     Ok(())
 }

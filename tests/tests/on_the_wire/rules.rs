@@ -19,7 +19,10 @@ pub(crate) fn rules(relays: &[Relay]) -> String {
             ("name", relay.name.clone()),
             ("from", list(&relay.from)),
             ("to", format!("[{}]", joined(relay.to.iter().map(way)))),
-            ("vlan", format!("[{}]", joined(relay.vlans.iter().copied().map(vlan)))),
+            (
+                "vlan",
+                format!("[{}]", joined(relay.vlans.iter().copied().map(vlan))),
+            ),
             ("local", local.to_owned()),
         ];
         let matches = match &relay.matches {
@@ -129,7 +132,11 @@ fn way(way: &Way) -> String {
     fields.extend(source.map(|source| format!("source: \"{source}\"")));
     if let Some(station) = unicast {
         fields.push(format!("unicast: \"{}\"", station.address));
-        fields.extend(station.gateway.map(|router| format!("gateway: \"{router}\"")));
+        fields.extend(
+            station
+                .gateway
+                .map(|router| format!("gateway: \"{router}\"")),
+        );
     }
     format!("{{{}}}", fields.join(", "))
 }
