@@ -325,9 +325,8 @@ fn possible(edits: Edits, matches: &Match) -> Edits {
     let all4 = packets.groups.iter().all(GroupMatch::is_ipv4);
     let all6 = !packets.groups.iter().any(GroupMatch::is_ipv4);
     let udp = packets.protocol == ProtocolMatch::udp();
-    let fits = |address: &IpAddr| {
-        udp && ((address.is_ipv4() && all4) || (address.is_ipv6() && all6))
-    };
+    let fits =
+        |address: &IpAddr| udp && ((address.is_ipv4() && all4) || (address.is_ipv6() && all6));
     let unicast = edits.unicast.filter(|station| fits(&station.address));
     let only: Vec<_> = packets.groups.iter().collect();
     // Wider prefixes than those of the edit would not be multicast.

@@ -3,17 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU64,
 };
 
 use mcr::{
     config::model::{
-        Edits, GroupMatch, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
+        Edits, GroupMatch, Limit, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
     },
     plan::{LinkKind, LinkState, World},
 };
 use proptest::{
     bool::weighted,
     collection::vec,
+    option,
     prelude::*,
     sample::{select, subsequence},
 };
@@ -80,12 +82,14 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         refused,
         neighbours(),
         vec(relay(), 2..=12),
-        any::<bool>(),
+        (any::<bool>(), limit()),
     )
         .prop_map(
-            |((indexes, states), refused, neighbours, mut relays, leased)| {
+            |((indexes, states), refused, neighbours, mut relays, (leased, limit))| {
                 for (number, relay) in relays.iter_mut().enumerate() {
                     relay.name = format!("relay {number}");
+                    // One frame can be asked about by a few limits only.
+                    relay.limit = limit.filter(|_| number < 3);
                 }
                 World {
                     relays,
@@ -98,6 +102,15 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                 }
             },
         )
+}
+
+/// A limit that is never reached.
+fn limit() -> impl Strategy<Value = Option<Limit>> {
+    let limit = prop_oneof![
+        Just(Limit::Frames(NonZeroU64::MAX)),
+        Just(Limit::Bits(NonZeroU64::MAX)),
+    ];
+    option::weighted(0.3, limit)
 }
 
 /// Some of the stations on some of the links.
