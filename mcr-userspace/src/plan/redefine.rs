@@ -92,9 +92,10 @@ fn keeps_all(new: &Table, old: Target, now: Target) -> bool {
     match (old.way(), now.way()) {
         (_, Way::Slot(_)) | (Way::Udp(_), Way::Udp(_)) => true,
         (_, Way::Nowhere | Way::Udp(_) | Way::Ports(_)) => false,
-        (_, Way::Source(id)) => new.sources.get(&id).is_some_and(|node| {
-            node.targets().all(|target| keeps_all(new, old, target))
-        }),
+        (_, Way::Source(id)) => new
+            .sources
+            .get(&id)
+            .is_some_and(|node| node.targets().all(|target| keeps_all(new, old, target))),
     }
 }
 
