@@ -5,12 +5,13 @@
 //! - `relaying`: random worlds and frames, through plan, diff, apply, classifier and edits
 //! - `planning`: what holds between any two tables
 //! - `pipeline`, `meaning`: a datapath without a kernel, and tables without ids
-//! - `worlds`, `rules`, `frames`: what these are made with
+//! - `worlds`, `rules`, `frames`, `datagrams`: what these are made with
 //! - `steps`: the steps of some changes, and that none of them leaves a gap
 //!
 //! `PROPTEST_CASES` says how long they search.
 
 mod checksums;
+mod datagrams;
 mod fixtures;
 mod frames;
 mod meaning;

@@ -19,7 +19,7 @@ use proptest::{
 };
 
 use crate::{
-    config, frames,
+    config, datagrams,
     meaning::meaning,
     pipeline::{Held, Memory, in_force},
     worlds::{self, GROUPS4, GROUPS6, IFINDEXES, PORTS, SOURCES4, SOURCES6},
@@ -362,5 +362,5 @@ fn plain() -> impl Strategy<Value = Arrival> {
         ends,
         select([&PORTS[..], &[9]].concat()),
     )
-        .prop_map(|(ingress, (source, group), port)| frames::plain(ingress, source, group, port))
+        .prop_map(|(ingress, (source, group), port)| datagrams::plain(ingress, source, group, port))
 }

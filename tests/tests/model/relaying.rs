@@ -14,7 +14,7 @@ use proptest::{
 };
 
 use crate::{
-    config, frames,
+    config, datagrams, frames,
     pipeline::{Held, Memory, in_force},
     worlds,
 };
@@ -67,7 +67,7 @@ proptest! {
     #[test]
     fn later_fragments_follow_their_first_one(
         relays in vec(worlds::relay(), 2..6),
-        arrivals in vec(frames::fragment(), 1..40),
+        arrivals in vec(datagrams::fragment(), 1..40),
     ) {
         let world = worlds::willing(relays);
         let table = in_force(&world, &Table::default());

@@ -14,7 +14,7 @@ use mcr::{
 };
 
 use crate::{
-    frames,
+    datagrams,
     planning::assert_no_gap,
     worlds::{self, GROUPS4, PORTS, RELAY_MAC, SOURCES4},
 };
@@ -76,7 +76,7 @@ fn narrow_rules_come_and_go_without_a_gap() {
     for source in [SOURCES4[0], SOURCES4[1], Ipv4Addr::UNSPECIFIED] {
         for group in &GROUPS4[..2] {
             for port in [PORTS[0], 9] {
-                frames.push(frames::plain(2, source.into(), (*group).into(), port));
+                frames.push(datagrams::plain(2, source.into(), (*group).into(), port));
             }
         }
     }
