@@ -240,7 +240,8 @@ fn cross(
     for (index, capture) in captures {
         let wanted = expected.copies.get(index).map_or(&[][..], Vec::as_slice);
         let before = before.entry(*index).or_default();
-        let seen = capture.wait_for(*before + wanted.len(), LONG, relayed)?;
+        let seen = capture.wait_for(*before + wanted.len(), LONG, relayed);
+        let seen = seen.with_context(|| missing(wanted, capture, *before))?;
         let seen = seen.into_iter().skip(*before).take(wanted.len());
         let seen = seen.map(|frame| without_priority_tag(whole(frame)));
         compare(wanted, seen).with_context(|| format!("from {link} to link {index}"))?;
@@ -273,6 +274,18 @@ fn compare(wanted: &[Wanted], seen: impl Iterator<Item = Vec<u8>>) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// Which copies are not among the frames of a capture, but for the first `before`.
+fn missing(wanted: &[Wanted], capture: &Capture, before: usize) -> String {
+    let frames = capture.frames().unwrap_or_default().into_iter();
+    let seen = frames.filter(relayed).skip(before);
+    let seen: Vec<_> = seen
+        .map(|frame| without_priority_tag(whole(frame)))
+        .collect();
+    let missing = wanted.iter().filter(|wanted| !seen.contains(&wanted.frame));
+    let names: Vec<_> = missing.map(|wanted| wanted.fixture.1.as_str()).collect();
+    format!("not there: {}", names.join("; "))
 }
 
 /// Compares what was counted of an ingress link.
