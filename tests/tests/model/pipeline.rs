@@ -252,7 +252,6 @@ impl Memory<'_> {
         };
         assert_ne!(hit.set, EMPTY_SET, "a hit has somewhere to go");
         let basis = Basis::new(&frame, &packet);
-        assert_eq!(Basis::from_words(basis.to_words()), basis);
         let owner = self.table.owners.get(&hit.slot);
         let mut relayed = Relayed {
             relays: owner.into_iter().flat_map(|o| o.relays.clone()).collect(),
