@@ -34,7 +34,7 @@ pub use self::{
 };
 use self::{printer::Printer, reload::reload};
 use crate::{
-    config::model::{DatapathChoice, Relay},
+    config::model::{DatapathChoice, Limits, Relay},
     control::{Instance, listener::ListenError},
     datapath::StepError,
     datapath::ebpf::Hook,
@@ -56,6 +56,8 @@ pub struct Settings {
     pub datapath_of_file: Option<DatapathChoice>,
     /// Who makes the copies.
     pub datapath: DatapathChoice,
+    /// How much the tables hold.
+    pub limits: Limits,
     /// The TC hook to use; `None`: the better one the kernel has.
     pub hook: Option<Hook>,
     /// The name of this instance among those on this host.
@@ -113,6 +115,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         relays: settings.relays.clone(),
         links: links.map().clone(),
         relay_mac: relay_mac(settings.instance.as_str()),
+        limits: settings.limits,
         leased: datapath.leased,
         ..World::default()
     };

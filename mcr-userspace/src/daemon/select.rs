@@ -70,7 +70,7 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
     Ok(Selected {
-        back_end: Box::new(Ebpf::load(hook)?),
+        back_end: Box::new(Ebpf::load(hook, &settings.limits)?),
         leased: hook.outlives_process(),
     })
 }

@@ -21,7 +21,10 @@ use self::{
     maps::Maps,
 };
 use super::{Counters, Datapath, StepError};
-use crate::plan::{Op, Table, diff};
+use crate::{
+    config::model::Limits,
+    plan::{Op, Table, diff},
+};
 
 /// The program that relays what arrives.
 const ARRIVING: &str = "mcr_tc";
@@ -74,18 +77,20 @@ pub fn fill(object: &mut aya::Ebpf, table: &Table) -> Result<(), LoadError> {
 }
 
 impl Ebpf {
-    /// Loads the program. Nothing is attached yet.
+    /// Loads the program, with maps for as much as `limits` allow. Nothing is attached yet.
     ///
     /// # Errors
     ///
     /// [`LoadError`].
-    pub fn load(hook: Hook) -> Result<Self, LoadError> {
+    pub fn load(hook: Hook, limits: &Limits) -> Result<Self, LoadError> {
         // Below Linux 5.11 maps count against this limit; where it can't be raised, creating
         // them says so.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-        let mut object = EbpfLoader::new()
-            .load(OBJECT)
-            .map_err(|error| from_ebpf(&error))?;
+        let mut loader = EbpfLoader::new();
+        for (map, entries) in maps::sizes(limits) {
+            loader.map_max_entries(map, entries);
+        }
+        let mut object = loader.load(OBJECT).map_err(|error| from_ebpf(&error))?;
         let maps = Maps::take(&mut object).map_err(|error| LoadError::Kernel(chain(&error)))?;
         for name in [ARRIVING, LEAVING] {
             program(&mut object, name)

@@ -13,7 +13,7 @@ use super::{
     PlanError,
     parts::Parts,
     table::{FrameRoute, Route, Sources, branch},
-    wish::{Wish, without_control},
+    wish::{Wish, listed, without_control},
 };
 use crate::config::model::{MacPrefix, Match};
 
@@ -59,14 +59,14 @@ impl<'a, 'p> Tree<'a, 'p> {
         });
         for (prefix, matching) in nested(groups) {
             let v4 = prefix.addr().is_ipv4();
-            let target = self.below_group(v4, matching)?;
+            let target = self.below_group(v4, Rc::clone(&matching))?;
             let branches = if v4 { &mut scope.v4 } else { &mut scope.v6 };
             *branches = branches.with(branch(&prefix));
             self.parts.add_group(Route { node, prefix }, target);
+            let names = || names(wishes, matching.iter().map(|(index, _)| *index));
+            self.parts.check_size(names)?;
         }
         self.frames(&mut scope, here)?;
-        let names = || names(wishes, here.iter().copied());
-        self.parts.check_size(names)?;
         Ok(scope)
     }
 
@@ -216,6 +216,8 @@ impl<'a, 'p> Tree<'a, 'p> {
                     length: prefix.length,
                 };
                 self.parts.add_frames(route, Target::new(Way::Slot(slot)));
+                let wanted = wanted.iter().map(|(index, _)| *index);
+                self.parts.check_size(|| names(wishes, wanted))?;
             }
             let branch = if ethertype == 0 {
                 Branches::PREFIX
@@ -229,10 +231,7 @@ impl<'a, 'p> Tree<'a, 'p> {
 }
 
 fn names(wishes: &[Wish<'_>], some: impl Iterator<Item = usize>) -> String {
-    let names: Vec<_> = some
-        .map(|index| wishes[index].relay.name.as_str())
-        .collect();
-    names.join(", ")
+    listed(some.map(|index| wishes[index].relay.name.as_str()))
 }
 
 /// Each prefix, with everything that was given for it or for a prefix that contains it.

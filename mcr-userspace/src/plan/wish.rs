@@ -162,6 +162,17 @@ impl Wish<'_> {
     }
 }
 
+/// Names of relays, separated by commas: the first of very many.
+pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const MOST: usize = 8;
+    let names: BTreeSet<&str> = names.into_iter().collect();
+    let first: Vec<_> = names.iter().take(MOST).copied().collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 /// What is left of ranges without control traffic.
 pub(super) fn without_control(ranges: &[(Selector, Selector)]) -> Vec<(Selector, Selector)> {
     let mut left = Vec::new();

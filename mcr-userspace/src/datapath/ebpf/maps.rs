@@ -20,6 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use self::{array::Array, counters::PerCpu, hash::Hash, trie::Trie};
 use crate::{
+    config::model::Limits,
     datapath::StepError,
     plan::{
         Change, Op,
@@ -29,6 +30,26 @@ use crate::{
 
 /// How long relaying goes on at a clsact hook without a sign of life, in nanoseconds.
 const LEASE: u64 = 2_000_000_000;
+
+/// How many entries the maps have that the user decides about, by their names.
+///
+/// While a change is applied a map holds what is to go beside what is to come. Room for both costs
+/// little: memory goes with what is used, but for the heads of hash buckets and for the counters of
+/// links.
+pub(super) fn sizes(limits: &Limits) -> impl Iterator<Item = (&'static str, u32)> {
+    const ROUTES: [&str; 5] = [
+        "mcr_exact4",
+        "mcr_exact6",
+        "mcr_prefix4",
+        "mcr_prefix6",
+        "mcr_frames",
+    ];
+    const LINKS: [&str; 2] = ["mcr_links", "mcr_link_stats"];
+    let routes = limits.routes.saturating_mul(2);
+    let links = limits.link_room();
+    let routes = ROUTES.into_iter().map(move |map| (map, routes));
+    routes.chain(LINKS.into_iter().map(move |map| (map, links)))
+}
 
 /// Every map, by what it holds.
 pub(super) struct Maps {
