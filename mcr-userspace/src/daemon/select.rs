@@ -48,6 +48,8 @@ pub fn select(settings: &Settings) -> Result<Selected, SelectError> {
         },
         DatapathChoice::Auto => match tc(settings) {
             Ok(selected) => Ok(selected),
+            // What was asked for by name is not replaced by something else.
+            Err(why @ LoadError::NoTcx) => Err(why.into()),
             Err(why) if wants_drop(&settings.relays).is_some() => Err(why.into()),
             Err(why) => match ring() {
                 Ok(selected) => {

@@ -12,6 +12,7 @@ use aya::{
     EbpfError, EbpfLoader,
     maps::MapError,
     programs::{ProgramError, SchedClassifier, TcAttachType},
+    util::KernelVersion,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
@@ -57,6 +58,11 @@ pub enum LoadError {
     /// The kernel has no eBPF, or lacks something the program needs.
     #[error("this kernel can't run mcr's eBPF program (Linux 5.10 is the oldest that can): {0}")]
     Kernel(String),
+    /// The kernel lacks the hook.
+    #[error(
+        "this kernel has no TCX hooks, which came with Linux 6.6: use `--tc-hook clsact`, or none"
+    )]
+    NoTcx,
     /// Something else is in the way.
     #[error(transparent)]
     Hook(#[from] StepError),
@@ -83,6 +89,10 @@ impl Ebpf {
     ///
     /// [`LoadError`].
     pub fn load(hook: Hook, limits: &Limits) -> Result<Self, LoadError> {
+        // Where the version can't be read, attaching says what is wrong.
+        if KernelVersion::current().is_ok_and(|version| !hook.is_in(version)) {
+            return Err(LoadError::NoTcx);
+        }
         // Below Linux 5.11 maps count against this limit; where it can't be raised, creating
         // them says so.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
