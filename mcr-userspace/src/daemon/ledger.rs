@@ -34,6 +34,9 @@ pub struct Relayed {
     pub bytes: u64,
     /// Copies these frames should have made, together with the other relays that match them.
     pub expected: u64,
+    /// Frames that this relay's `limit` has taken away from it.
+    #[serde(default)]
+    pub limited: u64,
 }
 
 /// What happened on an ingress link.
@@ -96,6 +99,11 @@ impl Ledger {
                 ending.egresses.insert(*id, *stats);
             }
         }
+        for (id, over) in &counters.over {
+            if !new.limits.contains_key(id) {
+                ending.over.insert(*id, *over);
+            }
+        }
         add(&mut self.past, &self.names, old, &ending);
     }
 
@@ -137,6 +145,11 @@ fn add(report: &mut Report, names: &BTreeMap<u32, String>, table: &Table, counte
             relay.frames += frames;
             relay.bytes += bytes;
             relay.expected += expected;
+        }
+    }
+    for (id, over) in &counters.over {
+        if let Some(name) = table.buckets.get(id) {
+            report.relays.entry(name.clone()).or_default().limited += over;
         }
     }
     for (id, stats) in &counters.egresses {
