@@ -14,6 +14,7 @@ mod control;
 mod controller;
 mod identity;
 mod ledger;
+mod netns;
 mod printer;
 mod reload;
 mod select;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub hook: Option<Hook>,
     /// The name of this instance among those on this host.
     pub instance: Instance,
+    /// Whether somebody has chosen that name.
+    pub named: bool,
     /// Where its control socket is to be; `None`: where [`Instance::socket`] says.
     pub socket: Option<PathBuf>,
     /// Where the rule file wants it, whatever else decides about it.

@@ -203,7 +203,7 @@ fn relayed(frame: &Captured) -> bool {
 fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
     let wires = Wires::new()?;
     let mut world = World {
-        relay_mac: relay_mac("default"),
+        relay_mac: wires.relay.run(|| Ok(relay_mac("default")))?,
         ..world(wires.indexes)
     };
     if !local_drop {

@@ -123,7 +123,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn listening(error: &ListenError) -> u8 {
     match error {
-        ListenError::InUse(_) => UNAVAILABLE,
+        ListenError::InUse { .. } => UNAVAILABLE,
         ListenError::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             PERMISSION
         }

@@ -61,14 +61,9 @@ pub(super) struct RunArgs {
     datapath: Option<Datapath>,
 
     /// The name of this instance: where its control socket is and the source address of its
-    /// copies follow from it
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "MCR_INSTANCE",
-        default_value = "default"
-    )]
-    instance: Instance,
+    /// copies follow from it [default: default]
+    #[arg(long, value_name = "NAME", env = "MCR_INSTANCE")]
+    instance: Option<Instance>,
 
     /// Its control socket, whatever the rule file says [default: /run/mcr/NAME.sock]
     #[arg(long, value_name = "PATH", env = "MCR_SOCKET", value_parser = socket_path)]
@@ -207,7 +202,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         datapath: choice.unwrap_or(rules.datapath),
         limits: rules.limits,
         hook: args.tc_hook.map(Hook::from),
-        instance: args.instance,
+        named: args.instance.is_some(),
+        instance: args.instance.unwrap_or_default(),
         socket: args.socket.or_else(|| rules.control.clone()),
         socket_of_file: rules.control,
         statistics: args.stats,
