@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use ipnet::IpNet;
 use mcr_common::table::{
     EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
     MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Slot, Target,
@@ -10,7 +11,7 @@ use mcr_common::table::{
 use super::{
     PlanError,
     intern::{Full, Interner},
-    table::{FrameRoute, Owner, Place, Route, Sources, Table},
+    table::{FrameRoute, Groups, Owner, Place, Sources, Table},
     wish::{Wish, listed},
     world::World,
 };
@@ -26,6 +27,7 @@ enum NodeOf {
 /// Puts a table together.
 pub(super) struct Parts<'a> {
     world: &'a World,
+    previous: &'a Table,
     /// Owners whose slot must not be the one that was theirs before.
     renewed: &'a BTreeSet<Owner>,
     table: Table,
@@ -42,7 +44,7 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// An empty table, with the ids of `previous`, the one in force.
-    pub(super) fn new(world: &'a World, previous: &Table, renewed: &'a BTreeSet<Owner>) -> Self {
+    pub(super) fn new(world: &'a World, previous: &'a Table, renewed: &'a BTreeSet<Owner>) -> Self {
         let links = previous.links.iter();
         let scopes = previous.places.iter();
         let scopes = scopes.map(|(id, place)| (NodeOf::Scope(*place), *id));
@@ -55,6 +57,7 @@ impl<'a> Parts<'a> {
         let egresses = previous.egresses.iter();
         Self {
             world,
+            previous,
             renewed,
             table: Table::default(),
             routes: [0; 2],
@@ -134,9 +137,19 @@ impl<'a> Parts<'a> {
     }
 
     /// Adds a group to a scope.
-    pub(super) fn add_group(&mut self, route: Route, target: Target) {
-        self.count(route.prefix.addr().is_ipv4(), 1);
-        self.table.groups.insert(route, target);
+    pub(super) fn count_group(&mut self, prefix: &IpNet) {
+        self.count(prefix.addr().is_ipv4(), 1);
+    }
+
+    /// Adds the groups of a scope, which have been counted.
+    pub(super) fn add_groups(&mut self, node: u32, groups: Groups) {
+        if groups.is_empty() {
+            return;
+        }
+        let before = self.previous.groups.get(&node);
+        let same = before.filter(|before| ***before == groups);
+        let groups = same.map_or_else(|| Arc::new(groups), Arc::clone);
+        self.table.groups.insert(node, groups);
     }
 
     /// Adds frames that are not IP to a scope.
