@@ -12,7 +12,7 @@ use crate::{
     config::model::Relay,
     datapath::{ApplyError, Datapath, StepError},
     links::{self, neighbours},
-    membership::joins::Joins,
+    membership::joins::{JoinError, Joins},
     plan::{Join, Op, Plan, PlanError, RelayState, Table, World, diff, plan},
 };
 
@@ -176,12 +176,7 @@ impl Controller {
 
     fn follow(&mut self, plan: Plan) {
         let errors = self.joins.follow(&plan.joins, &self.world.links);
-        for error in &errors {
-            if !self.failed.contains_key(&error.join) {
-                let link = self.link_name(error.join.ifindex());
-                tracing::warn!("{link}: {error}; frames are relayed as far as they arrive");
-            }
-        }
+        self.report_joins(&errors);
         let failed = errors.iter();
         self.failed = failed
             .map(|error| (error.join, error.source.to_string()))
@@ -196,6 +191,30 @@ impl Controller {
             if before.get(&state.name) != Some(&state) {
                 report_state(state);
             }
+        }
+    }
+
+    /// Logs what could not be joined and was not known before: one error a link, as the reason is
+    /// mostly the same for all of its groups.
+    fn report_joins(&self, errors: &[JoinError]) {
+        let new = errors.iter().filter(|e| !self.failed.contains_key(&e.join));
+        let mut by_link: BTreeMap<u32, Vec<&JoinError>> = BTreeMap::new();
+        for error in new {
+            let of_link = by_link.entry(error.join.ifindex()).or_default();
+            of_link.push(error);
+        }
+        for (ifindex, errors) in by_link {
+            let [error, others @ ..] = &errors[..] else {
+                continue;
+            };
+            let others = match others.len() {
+                0 => String::new(),
+                count => format!(", nor {count} others"),
+            };
+            tracing::warn!(
+                "{}: {error}{others}; frames are relayed as far as they arrive",
+                self.link_name(ifindex)
+            );
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!(
         "{} single groups in {RELAYS} relays and {RELAYS} ranges, on {LINKS} ingress links",
-        args.routes
+        args.groups
     );
     println!(
         "milliseconds of CPU: plan, diff, apply (ops); by the controller, with counters and joins"
@@ -62,8 +62,8 @@ fn measure(args: &Args) -> Result<()> {
             ..World::default()
         })
     };
-    let before = world(&rules(args.routes, false))?;
-    let after = world(&rules(args.routes, true))?;
+    let before = world(&rules(args.groups, false))?;
+    let after = world(&rules(args.groups, true))?;
     for _ in 0..args.runs {
         let _entered = runtime.enter();
         parts(&before, &after)?;

@@ -3,6 +3,7 @@
 //! Machines are noisy, so only what was measured in one run can be compared: every variant is
 //! measured in turn, several times, and copies are counted where they arrive.
 
+mod bpf;
 mod change;
 mod delay;
 mod flood;
@@ -33,12 +34,18 @@ struct Args {
     /// Length of a frame, from its Ethernet header on, in bytes
     #[arg(long, default_value_t = 100)]
     size: usize,
+    /// Routes on TC: the group's among others that get no frames
+    #[arg(long, default_value_t = 10_000)]
+    routes: usize,
+    /// Who makes the copies on TC; the first three are what others are compared with
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = tc::Variant::ALL)]
+    variants: Vec<tc::Variant>,
     /// Frames in each run on TC; ten times as many for the ring, a hundredth for the delay
     #[arg(long, default_value_t = 200_000)]
     frames: usize,
     /// Single groups of which one is changed
     #[arg(long, default_value_t = 100_000)]
-    routes: usize,
+    groups: usize,
     /// Runs of each variant
     #[arg(long, default_value_t = 5)]
     runs: usize,
