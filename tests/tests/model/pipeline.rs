@@ -49,12 +49,11 @@ impl Held {
                 (route, *target)
             })
         });
-        let groups = table.groups.iter().map(|(route, target)| (*route, *target));
         let nodes = table.sources.iter();
         Self {
             links: table.links.clone(),
             vlans: table.vlans.clone(),
-            routes: groups.chain(named).collect(),
+            routes: table.groups().chain(named).collect(),
             frames: table.frames.clone(),
             nodes: nodes.map(|(id, sources)| (*id, sources.node())).collect(),
             ports: table.ports.clone(),
