@@ -8,6 +8,7 @@
 //! - [`Netns`]: a namespace; commands, sysctls and links in it
 //! - [`Topology`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
+//! - [`Labelled`]: frames with labels, and behind which egress their copies must arrive
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
@@ -23,6 +24,7 @@ pub mod fixtures;
 mod frame;
 mod inject;
 mod kernel;
+mod labelled;
 mod lines;
 mod links;
 mod mcr;
@@ -42,6 +44,7 @@ pub use datapath::Datapath;
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
 pub use kernel::Held;
+pub use labelled::Labelled;
 pub use lines::Lines;
 pub use links::Link;
 pub use mcr::{Mcr, binary, rules};
