@@ -4,8 +4,8 @@
 //! - Port ranges and lists, more than 32 and 300 of them, at both ends of each.
 //! - `protocol`: UDP alone unless others are named; `any` takes all but control traffic, which is
 //!   relayed only by those who name it.
-//! - `vlan`: untagged (VLAN ID 0 is), one, any; the tag stays on the copy, the inner one always. A
-//!   stream of tagged frames arrives complete.
+//! - `vlan`: untagged (VLAN ID 0 is), one, any, which alone takes two; tags stay on the copy. A stream
+//!   of tagged frames arrives complete.
 //! - Overlapping relays: the union of their egresses, equal copies once, different ones each.
 //! - The same of what a bridge passes up.
 
@@ -285,9 +285,9 @@ fn control_traffic_of_ipv6(datapath: Datapath) -> Result<()> {
     Ok(())
 }
 
-/// The VLAN IDs of a frame as it was on the wire, outermost first.
+/// The VLAN IDs of a frame as it was on the wire, outermost first; 0 is none.
 fn tags(frame: &Captured) -> Vec<u16> {
-    let beside = frame.vlan.map(VlanTag::vid);
+    let beside = frame.vlan.map(VlanTag::vid).filter(|vid| *vid != 0);
     let within = frame.udp().map(|udp| udp.vlans).unwrap_or_default();
     beside.into_iter().chain(within).collect()
 }
@@ -311,14 +311,16 @@ fn vlans(datapath: Datapath) -> Result<()> {
         tci: 0xa014,
     };
     // The tags, where copies go, and what is left of the tags on them.
-    let cases: [(&[VlanTag], &[usize], &[u16]); 9] = [
+    let cases: [(&[VlanTag], &[usize], &[u16]); 10] = [
         (&[], &[0, 1, 3], &[]),
         (&[tag(20)], &[1, 2], &[20]),
         (&[urgent], &[1, 2], &[20]),
         (&[tag(30)], &[1, 2], &[30]),
         (&[tag(21)], &[1], &[21]),
         (&[tag(4094)], &[1, 3], &[4094]),
-        (&[service(20), tag(21)], &[1, 2], &[20, 21]),
+        // Of two VLANs a frame is in neither alone.
+        (&[service(20), tag(21)], &[1], &[20, 21]),
+        (&[service(0), tag(20)], &[1, 2], &[20]),
         (&[tag(21), tag(20)], &[1], &[21, 20]),
         (&[service(7)], &[1], &[7]),
     ];
