@@ -30,6 +30,12 @@ impl Stats {
         self.number(&format!("/relays/{name}/bytes"))
     }
 
+    /// Frames over the limit of a relay, which others may have relayed.
+    #[must_use]
+    pub fn limited(&self, name: &str) -> u64 {
+        self.number(&format!("/relays/{name}/limited"))
+    }
+
     /// Frames of interest on an ingress link.
     #[must_use]
     pub fn interest(&self, link: &str) -> u64 {

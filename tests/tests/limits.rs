@@ -2,7 +2,7 @@
 //!
 //! - A burst of 100 ms of the rate passes whole, from rest and again after 100 ms of rest; what is
 //!   sent faster for a while passes at the rate and one burst, in frames and in bits from the
-//!   Ethernet header on. The rest is `limited`.
+//!   Ethernet header on. The rest is `limited`, and counted for its relay.
 //! - One limit is for all ingress links of its relay together.
 //! - A relay's limit takes away only what that relay alone contributes.
 //! - A limit that is changed while mcr runs is in force afterwards.
@@ -240,6 +240,8 @@ fn only_what_the_relay_alone_contributes(datapath: Datapath) -> Result<()> {
     // All were relayed, by one of the two.
     ensure!(stats.refused("in0", "limited") == 0, "{stats}");
     ensure!(stats.relay("free") == FRAMES as u64 + 10, "{stats}");
+    let within = stats.relay("limited");
+    ensure!(stats.limited("limited") == wire.sent - within, "{stats}");
     // What it alone asks for is limited.
     wire.send(FRAMES, &alone)?;
     wire.settle(&mcr)?;
@@ -273,9 +275,14 @@ fn two_limits_are_kept_apart(datapath: Datapath) -> Result<()> {
     wire.settle(&mcr)?;
     let time = start.elapsed();
     let stats = mcr.finish()?;
+    let lost = stats.refused("in0", "overrun");
     let [slow, fast] = ["slow", "fast"].map(|name| stats.relay(name));
     ensure!(slow <= most(100, time) as u64, "{stats} in {time:?}");
     ensure!(fast <= most(1000, time) as u64, "{stats} in {time:?}");
+    for relay in ["slow", "fast"] {
+        let decided = stats.relay(relay) + stats.limited(relay);
+        ensure!(decided == wire.sent - lost, "{relay}: {stats}");
+    }
     ensure!(
         slow == stats.copies("out0") && fast == stats.copies("out1"),
         "{stats}"

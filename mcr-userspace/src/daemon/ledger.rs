@@ -29,6 +29,8 @@ pub struct Relayed {
     pub frames: u64,
     /// Their length with Ethernet header, in bytes.
     pub bytes: u64,
+    /// Frames over its limit. They may have been relayed for others.
+    pub limited: u64,
 }
 
 /// What happened on an ingress link.
@@ -91,6 +93,11 @@ impl Ledger {
                 ending.egresses.insert(*id, *stats);
             }
         }
+        for (id, over) in &counters.over {
+            if !new.limits.contains_key(id) {
+                ending.over.insert(*id, *over);
+            }
+        }
         add(&mut self.past, &self.names, old, &ending);
     }
 
@@ -131,6 +138,11 @@ fn add(report: &mut Report, names: &BTreeMap<u32, String>, table: &Table, counte
             let relay = report.relays.entry(relay.clone()).or_default();
             relay.frames += frames;
             relay.bytes += bytes;
+        }
+    }
+    for (id, over) in &counters.over {
+        if let Some(name) = table.buckets.get(id) {
+            report.relays.entry(name.clone()).or_default().limited += over;
         }
     }
     for (id, stats) in &counters.egresses {
