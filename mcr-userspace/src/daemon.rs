@@ -5,14 +5,17 @@
 //!                     ├─► World ─► plan ─► diff ─► Datapath::apply ─► maps, sockets
 //! netlink ────────────┘              ├──► joins ◄──► queriers
 //!                                    └──► neighbours ─► netlink
+//! control socket ◄──► reload, snapshots
 //! clock ─► Datapath::keep_alive, statistics
 //! SIGINT, SIGTERM ─► end
 //! ```
 
+mod control;
 mod controller;
 mod identity;
 mod ledger;
 mod printer;
+mod reload;
 mod select;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
@@ -23,18 +26,16 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use self::printer::Printer;
 pub use self::{
     controller::{Controller, SettleError},
     identity::relay_mac,
-    ledger::{Counted, Ingress, Relayed, Report},
+    ledger::{Counted, Ingress, Label, Relayed, Report},
     select::{SelectError, select},
 };
+use self::{printer::Printer, reload::reload};
 use crate::{
-    config::{
-        load::load_again,
-        model::{DatapathChoice, Relay},
-    },
+    config::model::{DatapathChoice, Relay},
+    control::{Instance, listener::ListenError},
     datapath::StepError,
     datapath::ebpf::Hook,
     links::{Links, LinksError, neighbours::Neighbours},
@@ -58,7 +59,11 @@ pub struct Settings {
     /// The TC hook to use; `None`: the better one the kernel has.
     pub hook: Option<Hook>,
     /// The name of this instance among those on this host.
-    pub instance: String,
+    pub instance: Instance,
+    /// Where its control socket is to be; `None`: where [`Instance::socket`] says.
+    pub socket: Option<PathBuf>,
+    /// Where the rule file wants it, whatever else decides about it.
+    pub socket_of_file: Option<PathBuf>,
     /// How often counters are written to standard output.
     pub statistics: Option<Duration>,
 }
@@ -72,6 +77,9 @@ pub enum DaemonError {
     /// No netlink.
     #[error(transparent)]
     Links(#[from] LinksError),
+    /// No control socket.
+    #[error(transparent)]
+    Control(#[from] ListenError),
     /// The relays can't be put in force.
     #[error(transparent)]
     Settle(#[from] SettleError),
@@ -97,18 +105,22 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 
     allow_many_descriptors();
     let datapath = select(&settings)?;
+    // Before anything is attached: another instance of this name may be relaying.
+    let mut questions = control::open(&settings)?;
     let mut links = Links::open().await?;
     let mut neighbours = Neighbours::default();
     let world = World {
         relays: settings.relays.clone(),
         links: links.map().clone(),
-        relay_mac: relay_mac(&settings.instance),
+        relay_mac: relay_mac(settings.instance.as_str()),
         leased: datapath.leased,
         ..World::default()
     };
     let mut controller = Controller::new(world, datapath.back_end);
     controller.keep_alive()?;
     controller.settle()?;
+    // That may have taken longer than a sign of life counts.
+    controller.keep_alive()?;
     controller.announce_ready();
 
     let mut sign_of_life = ticks(SIGN_OF_LIFE);
@@ -118,7 +130,13 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         neighbours.follow(controller.neighbours()).await;
         tokio::select! {
             () = any(&mut ends) => break,
-            _ = hangup.recv() => reload(&settings, &mut controller),
+            _ = hangup.recv() => {
+                // What comes of it is logged.
+                let _ = reload(&settings, &mut controller);
+            }
+            Some(first) = questions.next() => {
+                questions.answer(first, &settings, &mut controller);
+            }
             changed = links.changed() => {
                 changed?;
                 let touched = links.note().await?;
@@ -160,31 +178,6 @@ async fn tick(interval: Option<&mut Interval>) {
 async fn any(signals: &mut [Signal]) {
     let all = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
     futures::future::select_all(all).await;
-}
-
-/// Reads the rule file again; one that is wrong changes nothing.
-fn reload(settings: &Settings, controller: &mut Controller) {
-    let Some(path) = &settings.file else {
-        tracing::warn!("there is no rule file to read again: the relay was given by flags");
-        return;
-    };
-    match load_again(path) {
-        Ok(loaded) => {
-            if !loaded.warnings.is_empty() {
-                tracing::warn!("{}", loaded.warnings);
-            }
-            if settings
-                .datapath_of_file
-                .is_some_and(|before| before != loaded.rules.datapath)
-            {
-                tracing::warn!(
-                    "`datapath` is not what it was when mcr started: restart mcr to change it"
-                );
-            }
-            controller.set_relays(loaded.rules.relays);
-        }
-        Err(error) => tracing::error!("nothing has changed: {error}"),
-    }
 }
 
 /// Lifts the number of open files to what the administrator allows. Each link takes a descriptor

@@ -8,12 +8,16 @@ pub mod neighbours;
 mod requests;
 mod subscription;
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io, mem,
+};
 
 use rtnetlink::MulticastGroup;
 
 use self::{addresses::Addresses, event::Event, requests::Requests, subscription::Subscription};
 pub use crate::plan::LinkMap as Map;
+use crate::plan::LinkState;
 
 /// What is followed. In one socket, so that events come in the order in which things happened.
 const GROUPS: [MulticastGroup; 3] = [
@@ -27,8 +31,8 @@ pub struct Links {
     events: Subscription,
     map: Map,
     addresses: Addresses,
-    /// An event that was received but not noted yet.
-    waiting: Option<Event>,
+    /// Events that were received but not noted yet, the next one first.
+    waiting: VecDeque<Event>,
 }
 
 /// What can go wrong with netlink.
@@ -69,7 +73,7 @@ impl Links {
             events,
             map,
             addresses,
-            waiting: None,
+            waiting: VecDeque::new(),
         })
     }
 
@@ -85,7 +89,7 @@ impl Links {
     ///
     /// [`LinksError::Closed`].
     pub async fn changed(&mut self) -> Result<(), LinksError> {
-        if self.waiting.is_none() {
+        if self.waiting.is_empty() {
             self.events.wait().await.map_err(LinksError::Closed)?;
         }
         Ok(())
@@ -108,7 +112,7 @@ impl Links {
         self.events.receive().map_err(LinksError::Closed)?;
         while let Some(event) = self.next_known() {
             if passing.would_be_hidden_by(&event) {
-                self.waiting = Some(event);
+                self.waiting.push_front(event);
                 break;
             }
             touched.extend(event.index());
@@ -139,9 +143,9 @@ impl Links {
                 // a list would be, so the next events come from a new one.
                 Event::Lost => {
                     tracing::warn!("netlink: buffer full, the network interfaces are listed anew");
-                    touched.extend(self.map.keys());
-                    *self = Self::open().await?;
-                    touched.extend(self.map.keys());
+                    let before = mem::replace(self, Self::open().await?).map;
+                    touched.extend(before.keys().chain(self.map.keys()));
+                    passing.gone.extend(self.hide_strangers(&before));
                 }
                 Event::Other => {}
             }
@@ -149,10 +153,30 @@ impl Links {
         Ok(touched)
     }
 
+    /// Takes interfaces out that have the index of one that was there before but another address
+    /// or kind, so that they are taken for another one: they come with events of their own.
+    fn hide_strangers(&mut self, before: &Map) -> Vec<u32> {
+        let is_stranger = |index, link: &LinkState| {
+            let known = before.get(index);
+            known.is_some_and(|known| (known.mac, known.kind) != (link.mac, link.kind))
+        };
+        let indexes = self
+            .map
+            .iter()
+            .filter(|(index, link)| is_stranger(index, link));
+        let indexes: Vec<_> = indexes.map(|(index, _)| *index).collect();
+        for index in &indexes {
+            let link = self.map.remove(*index);
+            self.waiting
+                .extend(link.map(|link| Event::Is(*index, link)));
+        }
+        indexes
+    }
+
     /// The next event, if one has been received.
     fn next_known(&mut self) -> Option<Event> {
         let received = || self.events.next_received().map(|event| Event::read(&event));
-        self.waiting.take().or_else(received)
+        self.waiting.pop_front().or_else(received)
     }
 }
 

@@ -19,5 +19,6 @@ pub mod world;
 pub use diff::{Change, Op, diff};
 pub use join::Join;
 pub use planner::{Plan, PlanError, RelayState, plan};
+pub use resolve::why_unusable;
 pub use table::Table;
 pub use world::{LinkKind, LinkMap, LinkState, World};

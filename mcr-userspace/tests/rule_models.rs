@@ -44,6 +44,7 @@ fn frames(relay: &Relay) -> &Frames {
 fn every_field_reaches_the_model() {
     let rules = rules(include_str!("rule_files/good_every_field.yaml"));
     assert_eq!(rules.datapath, DatapathChoice::Tc);
+    assert_eq!(rules.control, Some("/run/mcr/lab.sock".into()));
     let [first, second] = rules.relays.as_slice() else {
         panic!("{rules:?}");
     };

@@ -5,10 +5,12 @@ use std::fs;
 use std::io::Write as _;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::{Datapath, Netns, Process, Stats};
@@ -43,7 +45,12 @@ pub struct Mcr {
     process: Process,
     /// Kept as long as it may be read.
     rules: Option<NamedTempFile>,
+    netns: Netns,
+    socket: PathBuf,
 }
+
+/// Several may run in one namespace, each with a socket of its own.
+static SOCKETS: AtomicUsize = AtomicUsize::new(0);
 
 impl Mcr {
     /// Starts `mcr run` with these arguments in `netns` and waits until it says that it is ready.
@@ -138,11 +145,58 @@ impl Mcr {
     }
 
     fn start(netns: &Netns, arguments: &[&str], rules: Option<NamedTempFile>) -> Result<Self> {
+        let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
+        let socket = netns.socket(&format!("mcr-{number}"));
         let mut command = netns.command(binary()?);
+        command.env("MCR_SOCKET", &socket);
         command.arg("run").args(arguments);
         let process = Process::start("mcr run", &mut command)?;
         process.wait_stderr(READY, |line| line.contains("ready"))?;
-        Ok(Self { process, rules })
+        Ok(Self {
+            process,
+            rules,
+            netns: netns.clone(),
+            socket,
+        })
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Asks it by `mcr` with these arguments, which must succeed, and gives what that prints.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.netns.command(binary()?);
+        command.env("MCR_SOCKET", &self.socket).args(arguments);
+        let mut client = Process::start("mcr", &mut command)?;
+        client.wait_success(SETTLE)?;
+        Ok(client.stdout().text())
+    }
+
+    /// What `mcr show --json` shows of `part`; of all if it is empty.
+    pub fn show(&self, part: &str) -> Result<Value> {
+        let all = ["show", "--json", part];
+        let text = self.ask(if part.is_empty() { &all[..2] } else { &all })?;
+        let answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+        ensure!(answer["version"] == 1, "{text}");
+        Ok(answer["show"].clone())
+    }
+
+    /// Asks for `part` until `condition` holds of it.
+    pub fn shows(&self, part: &str, condition: impl Fn(&Value) -> bool) -> Result<Value> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let show = self.show(part)?;
+            if condition(&show) {
+                return Ok(show);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "what was waited for was not shown within {SETTLE:?}, but\n{show:#}"
+            );
+        }
     }
 }
 

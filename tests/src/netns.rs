@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
+use tempfile::TempDir;
 
 /// A network namespace. It has no name: it ends with the last descriptor to it and the last process
 /// in it, so that even a test that is killed leaves none behind.
@@ -22,6 +23,8 @@ use nix::sys::signal::{SigSet, Signal};
 pub struct Netns {
     name: String,
     handle: Arc<OwnedFd>,
+    /// Where processes of this namespace have their sockets: file systems are not per namespace.
+    directory: Arc<TempDir>,
 }
 
 impl Netns {
@@ -41,9 +44,14 @@ impl Netns {
             Ok(handle) => Arc::new(handle?),
             Err(panic) => panic::resume_unwind(panic),
         };
+        let directory = tempfile::Builder::new()
+            .prefix("mcr-netns-")
+            .tempdir()
+            .context("cannot make a directory for sockets")?;
         let netns = Self {
             name: name.to_owned(),
             handle,
+            directory: Arc::new(directory),
         };
         netns.ip("link set lo up")?;
         for scope in ["all", "default"] {
@@ -87,11 +95,18 @@ impl Netns {
         }
     }
 
+    /// A path for a socket of a process in this namespace. `MCR_SOCKET` is the one called `mcr`.
+    #[must_use]
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// A command that will run inside the namespace, in a process group of its own, and is killed
-    /// when the thread that starts it ends.
+    /// when the thread that starts it ends. An `mcr` has its control socket at [`Self::socket`].
     #[expect(unsafe_code, reason = "code between fork and exec")]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
+        command.env("MCR_SOCKET", self.socket("mcr"));
         let handle = Arc::clone(&self.handle);
         let prepare = move || {
             setns(&*handle, CloneFlags::CLONE_NEWNET)?;

@@ -85,14 +85,18 @@ fn a_wrong_command_line_is_64() -> Result<()> {
         ),
         (with(&["239.1.1.1", "--config", "f"]), vec!["rule file"]),
         (vec!["check"], vec!["FILE"]),
+        (vec!["show", "everything"], vec!["everything", "links"]),
+        (vec!["show", "--instance", "a/b"], vec!["a/b", "digits"]),
+        (with(&["239.1.1.1", "--instance", ""]), vec!["digits"]),
+        (vec!["reload", "--socket", ""], vec!["default.sock"]),
     ] {
         let outcome = mcr(&netns, &arguments)?;
         outcome
             .is(64, &words)
             .with_context(|| format!("{arguments:?}"))?;
     }
-    mcr(&netns, &[])?.is(64, &["run", "check", "send", "recv"])?;
-    for verb in ["run", "check", "send", "recv"] {
+    mcr(&netns, &[])?.is(64, &["run", "check", "show", "send", "recv"])?;
+    for verb in ["run", "check", "show", "reload", "send", "recv"] {
         mcr(&netns, &[verb, "--help"])?.is(0, &["Example", "Exit codes"])?;
     }
     Ok(())

@@ -4,6 +4,7 @@
 //!   again when it comes back; so is one behind a link that was down or made again.
 //! - Nothing is kept of others; what somebody else has entered stays as it is.
 //! - In the end nothing is left that was made for it.
+//! - Copies to a station go to the address it has.
 
 use std::{
     collections::BTreeSet,
@@ -13,10 +14,17 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mcr::links::neighbours::{Key, Map, Neighbours};
-use mcr_tests::Netns;
+use mcr_tests::{
+    Capture, Captured, Datapath, Inject, Mcr, Netns, Topology, UdpFrame, on_every_datapath, socket,
+};
 use tokio::{runtime, time::timeout};
 
 const WAIT: Duration = Duration::from_secs(30);
+
+/// Between tries of what an event will make possible.
+const RETRY: Duration = Duration::from_millis(50);
+
+on_every_datapath!(copies_to_a_station_follow_it);
 
 /// Two hosts with a veth between them, whose kernels confirm and give up quickly.
 struct Pair {
@@ -41,19 +49,7 @@ impl Pair {
             netns.address("v0", &format!("fd00::{last}/64"))?;
             netns.wait_running(&["v0"], WAIT)?;
         }
-        for family in ["ipv4", "ipv6"] {
-            for (name, value) in [
-                ("base_reachable_time_ms", "1000"),
-                ("retrans_time_ms", "100"),
-                ("delay_first_probe_time", "1"),
-                ("ucast_solicit", "1"),
-                ("mcast_solicit", "1"),
-            ] {
-                let key = format!("net/{family}/neigh/v0/{name}");
-                self.here.sysctl(&key, value)?;
-            }
-        }
-        Ok(())
+        hurry(&self.here, "v0")
     }
 
     /// Both addresses of the other host.
@@ -81,6 +77,22 @@ impl Pair {
             runtime.block_on(work(self))
         })
     }
+}
+
+/// Has the kernel confirm the neighbours of a link and give them up within seconds.
+fn hurry(netns: &Netns, link: &str) -> Result<()> {
+    for family in ["ipv4", "ipv6"] {
+        for (name, value) in [
+            ("base_reachable_time_ms", "1000"),
+            ("retrans_time_ms", "100"),
+            ("delay_first_probe_time", "1"),
+            ("ucast_solicit", "1"),
+            ("mcast_solicit", "1"),
+        ] {
+            netns.sysctl(&format!("net/{family}/neigh/{link}/{name}"), value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Notes changes until exactly these are known. Gives the time it took.
@@ -187,6 +199,30 @@ fn what_others_made_is_left_as_it_is() -> Result<()> {
     })
 }
 
+/// As when mcr was killed: what it made is there, and the next one removes it.
+#[test]
+fn what_was_left_is_adopted() -> Result<()> {
+    Pair::new()?.run(async |pair| {
+        let mut killed = Neighbours::default();
+        killed.follow(&pair.keys()?).await;
+        until(&mut killed, &pair.known()?).await?;
+        drop(killed);
+        let entries = || pair.here.ip_output("neigh show dev v0");
+        let managed = |entries: &str| entries.matches("managed").count();
+        let left = entries()?;
+
+        let mut next = Neighbours::default();
+        next.follow(&pair.keys()?).await;
+        until(&mut next, &pair.known()?).await?;
+        let adopted = entries()?;
+        ensure!(managed(&adopted) == managed(&left), "{left}{adopted}");
+        next.follow(&BTreeSet::new()).await;
+        let after = entries()?;
+        ensure!(managed(&after) == 0, "{after}");
+        Ok(())
+    })
+}
+
 /// The table holds more than a socket could tell of.
 #[test]
 fn one_among_thousands_is_found_and_followed() -> Result<()> {
@@ -209,4 +245,37 @@ fn one_among_thousands_is_found_and_followed() -> Result<()> {
         ensure!(neighbours.note().await.len() == 2);
         Ok(())
     })
+}
+
+fn copies_to_a_station_follow_it(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let Topology {
+        relay,
+        sender,
+        receiver,
+        ..
+    } = &topology;
+    hurry(relay, "out0")?;
+    let rule = "{name: r, from: in0, to: {link: out0, unicast: 10.77.1.2}, groups: 239.1.1.1}";
+    let mcr = Mcr::relaying(datapath, relay, &[rule])?;
+    let frame = UdpFrame::new(socket("10.77.0.2:40000")?, socket("239.1.1.1:5000")?);
+    let frame = frame.payload("to a station").build()?;
+    let mut inject = Inject::on(sender, Topology::SENDER_LINK)?;
+    let capture = Capture::on(receiver, "eth0")?;
+    for round in 0..2 {
+        let mac = receiver.link("eth0")?.mac;
+        let copy = |seen: &Captured| seen.bytes.starts_with(&mac) && seen.is_relayed();
+        let start = Instant::now();
+        while capture.wait_for(1, RETRY, copy).is_err() {
+            ensure!(
+                start.elapsed() < WAIT,
+                "no copy to {mac:x?} in round {round}"
+            );
+            inject.send(&frame)?;
+        }
+        receiver.ip("link set eth0 address 02:00:00:00:00:99")?;
+    }
+    mcr.finish()?;
+    ensure!(!relay.ip_output("neigh show dev out0")?.contains("managed"));
+    Ok(())
 }

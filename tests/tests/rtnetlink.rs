@@ -146,15 +146,20 @@ fn what_was_gone_is_seen_to_be_gone() -> Result<()> {
     })
 }
 
+/// More than a socket holds happens to a bridge.
+fn overrun(netns: &Netns) -> Result<()> {
+    let busy: Vec<_> = (0..8000)
+        .map(|n| format!("link set busy mtu {}", 1000 + n % 400))
+        .collect();
+    netns.ip_batch(&busy.join("\n"))
+}
+
 #[test]
 fn after_an_overrun_everything_is_as_it_is() -> Result<()> {
     inside(async |netns| {
+        netns.ip("link add busy type bridge")?;
         let mut links = Links::open().await?;
-        netns.ip("address add 10.1.0.1/24 brd + dev v0")?;
-        let busy: Vec<_> = (0..8000)
-            .map(|n| format!("link set v1 mtu {}", 1000 + n % 400))
-            .collect();
-        netns.ip_batch(&busy.join("\n"))?;
+        overrun(netns)?;
         netns.ip("link del v0")?;
         netns.ip("link add last type bridge")?;
         netns.ip("address add 10.2.0.1/24 brd + dev last")?;
@@ -164,5 +169,24 @@ fn after_an_overrun_everything_is_as_it_is() -> Result<()> {
         .await?;
         ensure!(links.map().named("v0").is_none() && links.map().named("v1").is_none());
         Ok(())
+    })
+}
+
+#[test]
+fn after_an_overrun_a_stranger_is_known_as_one() -> Result<()> {
+    inside(async |netns| {
+        netns.ip("link add busy type bridge")?;
+        netns.address("v0", "10.2.0.1/24")?;
+        let mut links = Links::open().await?;
+        overrun(netns)?;
+        let index = netns.link("v0")?.index;
+        netns.ip("link del v0")?;
+        netns.ip(&format!("link add v0 index {index} type veth peer name v1"))?;
+        netns.address("v0", "10.3.0.1/24")?;
+        timeout(WAIT, links.changed()).await??;
+        let touched = links.note().await?;
+        ensure!(touched.contains(&index) && links.map().named("v0").is_none());
+        let nets = ["10.3.0.1/24"];
+        until(&mut links, "v0", |link| has(link, &nets, &[])).await
     })
 }

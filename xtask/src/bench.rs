@@ -6,7 +6,7 @@ use clap::Args;
 use crate::run;
 use crate::workspace::Workspace;
 
-/// Measures what a relayed frame costs, beside `tc mirred`
+/// Measures what a relayed frame costs, beside yardsticks
 #[derive(Args)]
 pub(crate) struct Bench {
     /// For the benchmark, such as --fan-out 1,8 --frames 1000000

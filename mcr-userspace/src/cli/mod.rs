@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::load,
+    control::{client::AskError, listener::ListenError},
     daemon::{DaemonError, SelectError},
     datapath::{StepError, ebpf::LoadError},
     traffic,
@@ -15,13 +16,20 @@ use crate::{
 
 mod check;
 mod recv;
+mod reload;
 mod run;
 mod send;
+mod show;
+mod target;
 
 /// Something was found (`recv`) or nobody answered (`send --wait-acks`).
 const FOUND: u8 = 1;
 /// `EX_USAGE`: the command line is wrong.
 const USAGE: u8 = 64;
+/// `EX_NOINPUT`: there is no rule file.
+const NO_FILE: u8 = 66;
+/// `EX_UNAVAILABLE`: no instance is running, or another one is.
+const UNAVAILABLE: u8 = 69;
 /// `EX_SOFTWARE`.
 const INTERNAL: u8 = 70;
 /// `EX_OSERR`: the operating system refused something.
@@ -45,6 +53,8 @@ struct Cli {
 enum Verb {
     Run(Box<run::RunArgs>),
     Check(check::Args),
+    Show(show::ShowArgs),
+    Reload(reload::ReloadArgs),
     Send(send::SendArgs),
     Recv(recv::RecvArgs),
 }
@@ -67,6 +77,8 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(args) => run::run(*args),
         Verb::Check(args) => Ok(check::run(&args)),
+        Verb::Show(args) => show::run(args),
+        Verb::Reload(args) => reload::run(args),
         Verb::Send(args) => send::run(args),
         Verb::Recv(args) => recv::run(args),
     };
@@ -88,9 +100,13 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<load::LoadError>() {
         return error.exit_code();
     }
+    if let Some(error) = error.downcast_ref::<AskError>() {
+        return target::exit_code(error);
+    }
     if let Some(error) = error.downcast_ref::<DaemonError>() {
         return match error {
             DaemonError::Select(error) => selection(error),
+            DaemonError::Control(error) => listening(error),
             DaemonError::Settle(error) if error.is_in_the_rules() => RULES,
             DaemonError::Settle(_)
             | DaemonError::Links(_)
@@ -102,6 +118,16 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(io::ErrorKind::PermissionDenied) => PERMISSION,
         Some(_) => SYSTEM,
         None => INTERNAL,
+    }
+}
+
+fn listening(error: &ListenError) -> u8 {
+    match error {
+        ListenError::InUse(_) => UNAVAILABLE,
+        ListenError::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            PERMISSION
+        }
+        ListenError::NotASocket(_) | ListenError::System { .. } => SYSTEM,
     }
 }
 

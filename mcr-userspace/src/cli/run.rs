@@ -19,6 +19,7 @@ use crate::{
         load::load,
         model::DatapathChoice,
     },
+    control::{Instance, place::socket_path},
     daemon::{self, Settings},
     datapath::ebpf::Hook,
 };
@@ -40,12 +41,12 @@ One line containing `ready` on standard error says that every relay whose links 
 A link that is missing is waited for. SIGHUP reads the rule file again, SIGINT and SIGTERM end.
 
 With --stats one JSON object a line goes to standard output, and one at the end: relays (by name:
-frames, bytes), ingress (by link: interest, relayed, expected, reasons), egress (by link: copies,
+frames, bytes, expected), ingress (by link: interest, relayed, expected, reasons), egress (by link: copies,
 bytes, reasons). Of an ingress link, interest = relayed + the sum of reasons; over all links,
 expected = copies + the sum of the reasons of egress links.
 
-Exit codes: 0; 64 usage; 66 rule file missing; 71 operating system; 76 the kernel lacks what was
-demanded; 77 permission; 78 rule file.";
+Exit codes: 0; 64 usage; 66 rule file missing; 69 another instance has the control socket;
+71 operating system; 76 the kernel lacks what was demanded; 77 permission; 78 rule file.";
 
 /// Relay multicast until SIGINT or SIGTERM
 #[derive(Debug, Args)]
@@ -59,14 +60,19 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DATAPATH", env = "MCR_DATAPATH")]
     datapath: Option<Datapath>,
 
-    /// The name of this instance; the source address of its copies follows from it
+    /// The name of this instance: where its control socket is and the source address of its
+    /// copies follow from it
     #[arg(
         long,
         value_name = "NAME",
         env = "MCR_INSTANCE",
         default_value = "default"
     )]
-    instance: String,
+    instance: Instance,
+
+    /// Its control socket, whatever the rule file says [default: /run/mcr/NAME.sock]
+    #[arg(long, value_name = "PATH", env = "MCR_SOCKET", value_parser = socket_path)]
+    socket: Option<PathBuf>,
 
     /// Write counters to standard output this often, and at the end: 500ms, 10s, 1m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -171,7 +177,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     log_to_standard_error();
     let flags = args.relay.flags();
     let choice = args.datapath.map(DatapathChoice::from);
-    let (relays, file, datapath, datapath_of_file) = if flags.any() {
+    let (relays, file, datapath, datapath_of_file, socket_of_file) = if flags.any() {
         if args.config.is_some() {
             return Ok(refuse(
                 "a relay is given by flags (or MCR_… variables) as well as a rule file: use one of them",
@@ -183,7 +189,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
                 for warning in &warnings {
                     tracing::warn!("{}: {}", warning.flag, warning.problem);
                 }
-                (vec![relay], None, datapath, None)
+                (vec![relay], None, datapath, None, None)
             }
             Err(problems) => return Ok(refuse(&FlagErrors(problems).to_string())),
         }
@@ -196,7 +202,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         let of_file = loaded.rules.datapath;
         let datapath = choice.unwrap_or(of_file);
         let decides = choice.is_none().then_some(of_file);
-        (loaded.rules.relays, Some(path), datapath, decides)
+        let socket = loaded.rules.control;
+        (loaded.rules.relays, Some(path), datapath, decides, socket)
     };
     let settings = Settings {
         relays,
@@ -205,6 +212,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         datapath,
         hook: args.tc_hook.map(Hook::from),
         instance: args.instance,
+        socket: args.socket.or_else(|| socket_of_file.clone()),
+        socket_of_file,
         statistics: args.stats,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,6 +1,6 @@
 //! The rule file as a whole.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf};
 
 use super::{
     diagnostic::Span,
@@ -14,8 +14,8 @@ use super::{
 
 const FILE: Schema = Schema {
     what: "a rule file",
-    fields: &["version", "datapath", "relays", "limits"],
-    later: &[("control", None), ("metrics", None), ("persist", None)],
+    fields: &["version", "datapath", "relays", "limits", "control"],
+    later: &[("metrics", None), ("persist", None)],
     elsewhere: &[(
         &[
             "name",
@@ -39,6 +39,13 @@ const FILE: Schema = Schema {
     )],
 };
 
+const CONTROL: Schema = Schema {
+    what: "`control`",
+    fields: &["socket"],
+    later: &[],
+    elsewhere: &[],
+};
+
 const LIMITS: Schema = Schema {
     what: "`limits`",
     fields: &["routes", "links"],
@@ -60,6 +67,7 @@ pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<Rul
         (true, datapath) => datapath.map(|(_, datapath)| datapath),
     };
     let limits = limits(&fields, problems);
+    let control = control(&fields, problems);
     let mut relays = Vec::new();
     let mut names: HashMap<String, Span> = HashMap::new();
     for node in relay_nodes(&fields, problems)? {
@@ -89,8 +97,21 @@ pub(super) fn read(root: &Node<'_>, problems: &mut Problems<Span>) -> Option<Rul
     Some(RuleFile {
         datapath: datapath?,
         limits,
+        control,
         relays: relays.into_iter().map(|(_, relay)| relay).collect(),
     })
+}
+
+/// Where the control socket is to be.
+fn control(fields: &Fields<'_, '_>, problems: &mut Problems<Span>) -> Option<PathBuf> {
+    let (_, node) = fields.get("control")?;
+    let fields = CONTROL.read(node, problems)?;
+    if fields.get("socket").is_none() {
+        const EXAMPLE: &str = "`control` has no `socket`: add `socket: /run/mcr/default.sock`";
+        fields.missing("socket", fields.span, EXAMPLE.to_owned(), problems);
+    }
+    let (_, path) = fields.value("socket", value::socket, problems)?;
+    Some(path)
 }
 
 fn limits(fields: &Fields<'_, '_>, problems: &mut Problems<Span>) -> Limits {

@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::IpAddr,
     num::{NonZeroU16, NonZeroU64},
+    path::PathBuf,
 };
 
 use ipnet::IpNet;
@@ -22,6 +23,8 @@ pub struct RuleFile {
     pub datapath: DatapathChoice,
     /// How much the tables hold.
     pub limits: Limits,
+    /// Where the control socket is to be (`control: {socket: …}`); `None`: its usual place.
+    pub control: Option<PathBuf>,
     /// The relays, in the order of the file. Never empty; names are unique.
     pub relays: Vec<Relay>,
 }

@@ -1,10 +1,13 @@
 //! The single values of a rule, each from its text. The rule file and the flags of `mcr run`
 //! share them.
 
+use std::path::PathBuf;
+
 use super::{
     model::{DatapathChoice, LinkName, LinkSelector, Local, SourceMac, Ttl},
     problem::{Kind, Problem, listed, nearest, quote},
 };
+use crate::control::place::socket_path;
 
 mod address;
 mod dscp;
@@ -55,6 +58,27 @@ pub fn datapath(text: &str) -> Result<DatapathChoice, Problem> {
         return Err(Problem::not_in_force("`xdp`"));
     }
     choice(text, Kind::Datapath, "a datapath", WORDS)
+}
+
+/// Where the control socket is, from the root of the file system: a daemon is started from
+/// anywhere.
+///
+/// # Errors
+///
+/// [`Kind::SocketPath`].
+pub fn socket(text: &str) -> Result<PathBuf, Problem> {
+    let problem = |why: &str| {
+        Problem::new(
+            Kind::SocketPath,
+            format!("{} is no place for a socket: {why}", quote(text)),
+        )
+    };
+    if !text.starts_with('/') {
+        return Err(problem(
+            "a path from the root is wanted, as /run/mcr/default.sock",
+        ));
+    }
+    socket_path(text).map_err(|why| problem(&why))
 }
 
 /// What happens to the TTL of copies.

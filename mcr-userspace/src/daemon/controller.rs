@@ -1,13 +1,18 @@
 //! From the world to the datapath: plan, compare, apply, join, and say what came of it.
 
-use std::collections::BTreeSet;
+mod snapshot;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::ledger::{Ledger, Report};
 use crate::{
     config::model::Relay,
     datapath::{ApplyError, Datapath, StepError},
     links::{self, neighbours},
-    membership::joins::Joins,
+    membership::joins::{JoinError, Joins},
     plan::{Join, Op, Plan, PlanError, RelayState, Table, World, diff, plan},
 };
 
@@ -37,14 +42,16 @@ impl SettleError {
 pub struct Controller {
     world: World,
     datapath: Box<dyn Datapath>,
-    table: Table,
+    table: Arc<Table>,
     joins: Joins,
     ledger: Ledger,
     states: Vec<RelayState>,
     /// The neighbours that are wanted.
     neighbours: BTreeSet<neighbours::Key>,
-    /// Joins that failed, so that each failure is reported once.
-    failed: BTreeSet<Join>,
+    /// The memberships that are wanted.
+    wanted: BTreeSet<Join>,
+    /// Joins that failed and why, so that each failure is reported once.
+    failed: BTreeMap<Join, String>,
 }
 
 impl Controller {
@@ -54,12 +61,13 @@ impl Controller {
         Self {
             world,
             datapath,
-            table: Table::default(),
+            table: Arc::default(),
             joins: Joins::default(),
             ledger: Ledger::default(),
             states: Vec::new(),
             neighbours: BTreeSet::new(),
-            failed: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            failed: BTreeMap::new(),
         }
     }
 
@@ -100,14 +108,22 @@ impl Controller {
     }
 
     /// The relays are these now.
-    pub fn set_relays(&mut self, relays: Vec<Relay>) {
+    ///
+    /// # Errors
+    ///
+    /// [`SettleError`], and then nothing has changed.
+    pub fn set_relays(&mut self, relays: Vec<Relay>) -> Result<(), SettleError> {
         let before = std::mem::replace(&mut self.world.relays, relays);
-        if let Err(error) = self.settle() {
-            tracing::error!("nothing has changed: {error}");
-            self.world.relays = before;
-        } else {
-            tracing::info!("the rule file has been read again: {}", self.summary());
-        }
+        self.settle().inspect_err(|_| self.world.relays = before)?;
+        tracing::info!("the rule file has been read again: {}", self.summary());
+        Ok(())
+    }
+
+    /// How many relays there are, and how many of them are in force.
+    #[must_use]
+    pub fn relays(&self) -> (usize, usize) {
+        let in_force = self.states.iter().filter(|state| state.in_force).count();
+        (self.states.len(), in_force)
     }
 
     fn settle_or_log(&mut self) {
@@ -151,27 +167,50 @@ impl Controller {
                 self.ledger.keep(&self.table, table, &counters);
             }
         }
-        self.table = table.clone();
+        self.table = Arc::new(table.clone());
         Ok(())
     }
 
     fn follow(&mut self, plan: &Plan) {
         let errors = self.joins.follow(&plan.joins, &self.world.links);
-        for error in &errors {
-            if !self.failed.contains(&error.join) {
-                let link = self.link_name(error.join.ifindex());
-                tracing::warn!("{link}: {error}; frames are relayed as far as they arrive");
-            }
-        }
+        self.report_joins(&errors);
+        let failed = errors.iter();
+        self.failed = failed
+            .map(|error| (error.join, error.source.to_string()))
+            .collect();
+        self.wanted.clone_from(&plan.joins);
         self.neighbours.clone_from(&plan.neighbours);
         let wanted = &self.neighbours;
         self.world.neighbours.retain(|key, _| wanted.contains(key));
-        self.failed = errors.iter().map(|error| error.join).collect();
         let before = std::mem::replace(&mut self.states, plan.relays.clone());
         for state in &self.states {
             if !before.contains(state) {
                 report_state(state);
             }
+        }
+    }
+
+    /// Logs what could not be joined and was not known before: one error a link, as the reason is
+    /// mostly the same for all of its groups.
+    fn report_joins(&self, errors: &[JoinError]) {
+        let new = errors.iter().filter(|e| !self.failed.contains_key(&e.join));
+        let mut by_link: BTreeMap<u32, Vec<&JoinError>> = BTreeMap::new();
+        for error in new {
+            let of_link = by_link.entry(error.join.ifindex()).or_default();
+            of_link.push(error);
+        }
+        for (ifindex, errors) in by_link {
+            let [error, others @ ..] = &errors[..] else {
+                continue;
+            };
+            let others = match others.len() {
+                0 => String::new(),
+                count => format!(", nor {count} others"),
+            };
+            tracing::warn!(
+                "{}: {error}{others}; frames are relayed as far as they arrive",
+                self.link_name(ifindex)
+            );
         }
     }
 
@@ -204,10 +243,9 @@ impl Controller {
     }
 
     fn summary(&self) -> String {
-        let in_force = self.states.iter().filter(|state| state.in_force).count();
+        let (relays, in_force) = self.relays();
         format!(
-            "{in_force} of {} relays in force, {} routes, datapath {}",
-            self.states.len(),
+            "{in_force} of {relays} relays in force, {} routes, datapath {}",
             self.table.routes(),
             self.datapath.name()
         )
@@ -368,10 +406,10 @@ mod tests {
         controller.settle().unwrap();
         let frames = |controller: &Controller| controller.report().unwrap().relays["old"].frames;
         assert_eq!(frames(&controller), 1);
-        controller.set_relays(relays(new));
+        controller.set_relays(relays(new)).unwrap_err();
         assert_eq!(controller.world.relays, relays(old), "it did not fail");
         assert_eq!(frames(&controller), 1);
-        controller.set_relays(relays(new));
+        controller.set_relays(relays(new)).unwrap();
         assert_eq!(frames(&controller), 1);
     }
 }

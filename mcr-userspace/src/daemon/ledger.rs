@@ -1,17 +1,20 @@
 //! What has been counted, by the names of relays and links, over all changes of the table.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use mcr_common::{Reason, table::SlotStats};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     datapath::Counters,
     plan::{Table, World},
 };
 
+/// The label of a [`Reason`]; of another mcr, any.
+pub type Label = Cow<'static, str>;
+
 /// Counters since the start, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// By relay. A frame that several relays match counts for each.
     pub relays: BTreeMap<String, Relayed>,
@@ -23,7 +26,7 @@ pub struct Report {
 }
 
 /// What a relay did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relayed {
     /// Frames relayed.
     pub frames: u64,
@@ -31,10 +34,12 @@ pub struct Relayed {
     pub bytes: u64,
     /// Frames over its limit. They may have been relayed for others.
     pub limited: u64,
+    /// Copies these frames should have made, together with the other relays that match them.
+    pub expected: u64,
 }
 
 /// What happened on an ingress link.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingress {
     /// Frames of interest.
     pub interest: u64,
@@ -43,18 +48,18 @@ pub struct Ingress {
     /// Copies these frames should have made.
     pub expected: u64,
     /// Frames not relayed, by the label of the reason.
-    pub reasons: BTreeMap<&'static str, u64>,
+    pub reasons: BTreeMap<Label, u64>,
 }
 
 /// Copies handed to an egress link.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// Copies handed to the link.
     pub copies: u64,
     /// Their length with Ethernet header, in bytes.
     pub bytes: u64,
     /// Copies not sent, by the label of the reason.
-    pub reasons: BTreeMap<&'static str, u64>,
+    pub reasons: BTreeMap<Label, u64>,
 }
 
 /// Remembers the counters of what is gone.
@@ -138,6 +143,7 @@ fn add(report: &mut Report, names: &BTreeMap<u32, String>, table: &Table, counte
             let relay = report.relays.entry(relay.clone()).or_default();
             relay.frames += frames;
             relay.bytes += bytes;
+            relay.expected += expected;
         }
     }
     for (id, over) in &counters.over {
@@ -159,10 +165,10 @@ fn add(report: &mut Report, names: &BTreeMap<u32, String>, table: &Table, counte
     }
 }
 
-fn add_reasons(sums: &mut BTreeMap<&'static str, u64>, counters: &[u64; Reason::COUNT]) {
+fn add_reasons(sums: &mut BTreeMap<Label, u64>, counters: &[u64; Reason::COUNT]) {
     for (reason, count) in Reason::ALL.iter().zip(counters) {
         if *count > 0 {
-            *sums.entry(reason.label()).or_default() += count;
+            *sums.entry(reason.label().into()).or_default() += count;
         }
     }
 }

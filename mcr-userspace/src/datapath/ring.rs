@@ -35,7 +35,13 @@ use std::{
 
 use mcr_common::table::{Egress, EgressSet, Link, MAX_EGRESSES, Slot};
 
-use self::{closer::Closer, exit::Port, sys::Socket, tables::Shared, worker::Worker};
+use self::{
+    closer::{Closer, Closing},
+    exit::Port,
+    sys::Socket,
+    tables::Shared,
+    worker::Worker,
+};
 use super::{Counters, Datapath, StepError};
 use crate::plan::{Change, Op, Table};
 
@@ -46,6 +52,8 @@ pub struct Ring {
     retired: Counters,
     shared: Arc<RwLock<Shared>>,
     closer: Closer,
+    /// Dropped last: waits until what the others have left to the closer is closed.
+    _closing: Closing,
 }
 
 impl Ring {
@@ -56,11 +64,14 @@ impl Ring {
     /// If this process may not open packet sockets.
     pub fn new() -> Result<Self, StepError> {
         Socket::new().map_err(|error| StepError::system("open a packet socket", error))?;
+        let (closer, closing) =
+            Closer::start().map_err(|error| StepError::system("start a thread", error))?;
         Ok(Self {
             workers: BTreeMap::new(),
             retired: Counters::default(),
             shared: Arc::default(),
-            closer: Closer::start().map_err(|error| StepError::system("start a thread", error))?,
+            closer,
+            _closing: closing,
         })
     }
 
@@ -85,13 +96,17 @@ impl Ring {
                 "the datapath afpacket ends with mcr: forwarding can't outlive it".to_owned(),
             ));
         }
-        self.shared().links.insert(ifindex, link);
-        if self.workers.contains_key(&ifindex) {
+        let before = self.shared().links.insert(ifindex, link);
+        let host_frames = link.host_frames != 0;
+        if let Some(worker) = self.workers.get(&ifindex) {
+            if before.is_none_or(|before| before.host_frames != link.host_frames) {
+                worker.host_frames(host_frames);
+            }
             return Ok(());
         }
         let size = ring_size(self.workers.len());
         let shared = Arc::clone(&self.shared);
-        let worker = Worker::start(ifindex, size, shared, self.closer.clone());
+        let worker = Worker::start(ifindex, size, host_frames, shared, self.closer.clone());
         let worker = worker.map_err(|error| {
             self.shared().links.remove(&ifindex);
             StepError::system(

@@ -15,7 +15,7 @@ use std::{
 
 use rtnetlink::MulticastGroup;
 
-pub(super) use self::message::{Heard, read};
+pub(super) use self::message::{Heard, MARK, read};
 use self::resolver::Resolver;
 use super::{
     LinksError,

@@ -71,8 +71,10 @@ impl Requests {
         let mut request = request
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use);
-        let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
-        request.message_mut().attributes.push(managed);
+        request.message_mut().attributes.extend([
+            NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed),
+            NeighbourAttribute::Protocol(neighbours::MARK),
+        ]);
         request.execute().await
     }
 

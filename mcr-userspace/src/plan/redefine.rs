@@ -67,7 +67,7 @@ impl Ways<'_> {
             if before.is_empty() {
                 continue;
             }
-            let Some(now) = now else {
+            let Some(now) = now.filter(|now| keeps_all(self.new, *target, **now)) else {
                 strays.extend(before.iter());
                 continue;
             };
@@ -83,6 +83,19 @@ impl Ways<'_> {
             }
         }
         strays
+    }
+}
+
+/// Whether all that came somewhere by way of `old` comes somewhere by way of `now`, as far as can
+/// be told without a look at every port and source.
+fn keeps_all(new: &Table, old: Target, now: Target) -> bool {
+    match (old.way(), now.way()) {
+        (_, Way::Slot(_)) | (Way::Udp(_), Way::Udp(_)) => true,
+        (_, Way::Nowhere | Way::Udp(_) | Way::Ports(_)) => false,
+        (_, Way::Source(id)) => new
+            .sources
+            .get(&id)
+            .is_some_and(|node| node.targets().all(|target| keeps_all(new, old, target))),
     }
 }
 

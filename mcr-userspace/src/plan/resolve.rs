@@ -1,6 +1,6 @@
 //! From the links a relay names to the links that exist.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 
 use mcr_common::table::{self, Egress, HopEdit};
 
@@ -75,22 +75,34 @@ fn usable<'a>(
         }
         return None;
     };
-    let sentence = match link.kind {
-        LinkKind::NoEthernet => format!(
-            "{selector} has no Ethernet header (a tunnel?): mcr relays between Ethernet-like links"
-        ),
-        LinkKind::Loopback => {
-            format!("{selector} is the loopback device, which reaches no segment")
-        }
-        _ => match world.refused.get(&index) {
-            Some(reason) => format!("{selector}: {reason}"),
-            None => return Some((index, link)),
-        },
+    let Some(sentence) = why_unusable(world, selector, index, link) else {
+        return Some((index, link));
     };
     if !resolved.unusable.contains(&sentence) {
         resolved.unusable.push(sentence);
     }
     None
+}
+
+/// Why a link that exists can't be used at all, as a sentence that calls it `name`.
+pub fn why_unusable(
+    world: &World,
+    name: &impl Display,
+    index: u32,
+    link: &LinkState,
+) -> Option<String> {
+    match link.kind {
+        LinkKind::NoEthernet => Some(format!(
+            "{name} has no Ethernet header (a tunnel?): mcr relays between Ethernet-like links"
+        )),
+        LinkKind::Loopback => Some(format!(
+            "{name} is the loopback device, which reaches no segment"
+        )),
+        _ => {
+            let reason = world.refused.get(&index)?;
+            Some(format!("{name}: {reason}"))
+        }
+    }
 }
 
 /// What a bridge or bond receives on a port it receives itself: a frame would be relayed twice.

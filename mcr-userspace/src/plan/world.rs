@@ -102,7 +102,7 @@ impl World {
         }
         let links = before.into_iter().chain(after);
         let names: BTreeSet<_> = links.flat_map(LinkState::names).map(|(_, n)| n).collect();
-        let mut selectors = self.relays.iter().flat_map(|r| links_of(r));
+        let mut selectors = self.relays.iter().flat_map(links_of);
         selectors.any(|LinkSelector::Name(name)| names.contains(name.as_str()))
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::{NonZeroU16, NonZeroU64},
+    path::PathBuf,
 };
 
 use ipnet::IpNet;
@@ -27,7 +28,9 @@ pub(crate) fn rule_file() -> impl Strategy<Value = RuleFile> {
         DatapathChoice::AfPacket,
     ]);
     let limits = (1..=Limits::MOST_ROUTES, 1..=Limits::MOST_LINKS);
-    (datapath, limits, vec(relay(), 1..5)).prop_map(|(datapath, (routes, links), mut relays)| {
+    let control = option::of("(/[a-zü #:-]{1,8}){1,3}[a-z]".prop_map(PathBuf::from));
+    let file = (datapath, limits, control, vec(relay(), 1..5));
+    file.prop_map(|(datapath, (routes, links), control, mut relays)| {
         for (number, relay) in relays.iter_mut().enumerate() {
             relay.name = format!("r{number}");
             if datapath == DatapathChoice::AfPacket {
@@ -37,6 +40,7 @@ pub(crate) fn rule_file() -> impl Strategy<Value = RuleFile> {
         RuleFile {
             datapath,
             limits: Limits { routes, links },
+            control,
             relays,
         }
     })

@@ -15,8 +15,11 @@ pub(crate) fn yaml(file: &RuleFile) -> String {
         DatapathChoice::AfPacket => "afpacket",
     };
     let relays: String = file.relays.iter().map(relay).collect();
+    let control = file.control.as_ref().map_or(String::new(), |socket| {
+        format!("control: {{socket: {}}}\n", quoted(&socket.display()))
+    });
     format!(
-        "version: 1\ndatapath: {datapath}\nlimits: {{routes: {}, links: {}}}\nrelays:\n{relays}",
+        "version: 1\ndatapath: {datapath}\nlimits: {{routes: {}, links: {}}}\n{control}relays:\n{relays}",
         file.limits.routes, file.limits.links
     )
 }

@@ -12,6 +12,7 @@ use mcr::{
 };
 use mcr_common::{
     Basis, Tables, Verdict, classify,
+    edit::{Edit, MARGIN, Tag, Udp},
     frame::Slice,
     table::{
         EMPTY_SET, Egress, EgressSet, FragmentKey, FrameKey, Key4, Key6, Limit, Link, Node, Ports,
@@ -261,15 +262,11 @@ impl Memory<'_> {
         let set = &self.held.sets[&hit.set];
         for id in &set.members[..set.len as usize] {
             let egress = &self.held.egresses[id];
-            match basis.rewrite(egress) {
-                Ok(rewrite) => {
-                    let mut copy = arrival.frame.clone();
-                    rewrite.apply(&mut copy);
-                    relayed.copies.push(Copy {
-                        egress: egress.ifindex(),
-                        frame: with_tag(copy, arrival.stripped_tag),
-                    });
-                }
+            match Edit::new(&basis, &packet, egress) {
+                Ok(edit) => relayed.copies.push(Copy {
+                    egress: egress.ifindex(),
+                    frame: written(&edit, arrival),
+                }),
                 Err(reason) => relayed.failed.push((egress.ifindex(), reason)),
             }
         }
@@ -279,13 +276,15 @@ impl Memory<'_> {
     }
 }
 
-/// The frame with the tag in it that lies beside it.
-fn with_tag(mut frame: Vec<u8>, stripped: Option<u16>) -> Vec<u8> {
-    if let Some(tag) = stripped {
-        let [high, low] = tag.to_be_bytes();
-        frame.splice(12..12, [0x81, 0x00, high, low]);
-    }
-    frame
+/// A copy, of which only the beginning is written anew.
+fn written(edit: &Edit, arrival: &Arrival) -> Vec<u8> {
+    let stripped = arrival.stripped_tag.map(|tci| Tag { tpid: 0x8100, tci });
+    let reach = edit.reach().min(arrival.frame.len());
+    let (beginning, rest) = arrival.frame.split_at(reach);
+    let mut buffer = vec![0xee; MARGIN + reach];
+    let start = edit.write(beginning, stripped, Udp::Finished, &mut buffer);
+    let start = start.expect("the edits reach no further");
+    [&buffer[start..], rest].concat()
 }
 
 /// The table of `world` as a datapath gets it that held `previous` before, which has all of it

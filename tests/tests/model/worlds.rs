@@ -239,6 +239,7 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
             kind,
             mtu,
             up,
+            running: true,
             master: master.filter(|master| *master != index),
             broadcasts: broadcast.then_some(DIRECTED).into_iter().collect(),
             ..plain(NAMES[position])

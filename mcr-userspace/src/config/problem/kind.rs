@@ -220,6 +220,8 @@ kinds! {
         GatewayWithoutUnicast,
         /// A gateway of another family than the station behind it.
         GatewayFamily,
+        /// Not where a socket can be.
+        SocketPath,
         /// `local: drop` on packet sockets.
         DropOnAfPacket,
         /// How many errors are not shown.

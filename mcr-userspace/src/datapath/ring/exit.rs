@@ -4,7 +4,7 @@ use std::{
     io,
     io::IoSlice,
     os::fd::{AsFd as _, AsRawFd as _},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use mcr_common::{
@@ -44,18 +44,24 @@ pub(super) struct Port {
 
 /// Two sockets that send out of the same link.
 struct Sockets {
+    ifindex: u32,
     /// For frames that are sent as they are.
     finished: Socket,
     /// For frames the kernel has something left to do for (`PACKET_VNET_HDR`): it would look at the
-    /// header of any frame, which costs about a thirtieth of a copy.
-    unfinished: Socket,
+    /// header of any frame, which costs about a thirtieth of a copy. Opened for the first of them,
+    /// which many links never see.
+    unfinished: OnceLock<Option<Socket>>,
 }
 
 impl Port {
     /// Opens the way out of the link with this interface index.
     pub(super) fn open(ifindex: u32, closer: &Closer) -> io::Result<Self> {
-        let sockets = match Sockets::open(ifindex) {
-            Ok(sockets) => Some(sockets),
+        let sockets = match open(ifindex, false) {
+            Ok(finished) => Some(Sockets {
+                ifindex,
+                finished,
+                unfinished: OnceLock::new(),
+            }),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => None,
             Err(error) => return Err(error),
         };
@@ -67,21 +73,40 @@ impl Port {
 }
 
 impl Sockets {
-    fn open(ifindex: u32) -> io::Result<Self> {
-        let (finished, unfinished) = (Socket::new()?, Socket::new()?);
-        unfinished.set_option(libc::PACKET_VNET_HDR, 1)?;
-        for socket in [&finished, &unfinished] {
-            // Beyond what the administrator allows everybody (`net.core.wmem_max`), if this
-            // process may.
-            setsockopt(socket, SndBufForce, &SEND_BUFFER)
-                .or_else(|_| setsockopt(socket, SndBuf, &SEND_BUFFER))?;
-            socket.bind(ifindex, 0)?;
+    /// The socket for frames that are finished or not.
+    fn get(&self, finished: bool) -> nix::Result<&Socket> {
+        if finished {
+            return Ok(&self.finished);
         }
-        Ok(Self {
-            finished,
-            unfinished,
-        })
+        let unfinished = self.unfinished.get_or_init(|| {
+            let opened = open(self.ifindex, true);
+            opened
+                .inspect_err(|error| {
+                    tracing::warn!(
+                        ifindex = self.ifindex,
+                        %error,
+                        "no frame with unfinished checksums can be sent out of this link"
+                    );
+                })
+                .ok()
+        });
+        unfinished.as_ref().ok_or(Errno::ENODEV)
     }
+}
+
+/// Opens a socket that sends out of a link, with or without [`libc::PACKET_VNET_HDR`].
+fn open(ifindex: u32, unfinished: bool) -> io::Result<Socket> {
+    let socket = Socket::new()?;
+    if unfinished {
+        socket.set_option(libc::PACKET_VNET_HDR, 1)?;
+    }
+    // Beyond what the administrator allows everybody (`net.core.wmem_max`), if this process may.
+    setsockopt(&socket, SndBufForce, &SEND_BUFFER)
+        .or_else(|_| setsockopt(&socket, SndBuf, &SEND_BUFFER))?;
+    // Where it may not, no link takes what this host sends, and nobody asks for the mark.
+    let _ = socket.set_mark();
+    socket.bind(ifindex, 0)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -214,11 +239,7 @@ impl Headers {
             };
             count += 1;
         }
-        let socket = if finished {
-            &sockets.finished
-        } else {
-            &sockets.unfinished
-        };
+        let socket = sockets.get(finished)?;
         let sent = sendmmsg(
             socket.as_fd().as_raw_fd(),
             &mut self.messages,

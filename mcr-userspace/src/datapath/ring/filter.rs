@@ -5,6 +5,8 @@
 
 use afpacket::sync::{Filter, FilterProgram};
 
+use super::sys::MARK;
+
 /// Opcodes, put together from those of `include/uapi/linux/bpf_common.h`.
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_HALF: u16 = 0x28;
@@ -16,15 +18,24 @@ const RETURN: u16 = 0x06;
 
 /// `SKF_AD_OFF + SKF_AD_PKTTYPE` of `include/uapi/linux/filter.h`.
 const PACKET_TYPE: u32 = 0xffff_f004;
+/// `SKF_AD_OFF + SKF_AD_MARK`.
+const MARK_OF_FRAME: u32 = 0xffff_f014;
 
 const ALL: Filter = (RETURN, 0, 0, u32::MAX);
 const NOTHING: Filter = (RETURN, 0, 0, 0);
 
 /// The program that accepts
 /// - frames to a group MAC address,
-/// - frames to this host that carry a multicast packet, or a VLAN tag behind which one may be.
+/// - frames to this host that carry a multicast packet, or a VLAN tag behind which one may be,
+///
+/// but no copy that this process has sent. What it refuses is of no interest; anything else must
+/// come through, or it could not be counted under a reason. So groups are not looked at.
 pub(super) fn program() -> FilterProgram {
     vec![
+        (LOAD_WORD, 0, 0, PACKET_TYPE),
+        (JUMP_IF_EQUAL, 0, 2, u32::from(libc::PACKET_OUTGOING)),
+        (LOAD_WORD, 0, 0, MARK_OF_FRAME),
+        (JUMP_IF_EQUAL, 15, 0, MARK),
         (LOAD_BYTE, 0, 0, 0),
         (JUMP_IF_BIT, 12, 0, 1),
         (LOAD_WORD, 0, 0, PACKET_TYPE),

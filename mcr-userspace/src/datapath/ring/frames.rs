@@ -11,7 +11,10 @@ use std::{
 };
 
 use libc::{sockaddr_ll, tpacket2_hdr};
-use mcr_common::{Tag, frame::Slice};
+use mcr_common::{
+    Tag,
+    frame::{Slice, VLAN_TAG},
+};
 
 /// Length of a `struct virtio_net_hdr` (`include/uapi/linux/virtio_net.h`), in bytes.
 pub(super) const OFFLOAD_LENGTH: usize = 10;
@@ -26,6 +29,43 @@ pub(super) const NEEDS_CHECKSUM: u8 = 1;
 const GSO_TYPE: usize = 1;
 const GSO_SIZE: usize = 4;
 const GSO_NONE: u8 = 0;
+const CHECKSUM_START: usize = 6;
+const CHECKSUM_OFFSET: usize = 8;
+/// Where the checksum lies in a UDP header.
+const UDP_CHECKSUM: u16 = 6;
+
+/// What is left for later of a frame of which the kernel only says that its checksum is unfinished,
+/// by this status of its slot. `frame` is its beginning at least.
+pub(super) fn offload_of(status: u32, frame: &[u8]) -> Offload {
+    let mut offload = [0; OFFLOAD_LENGTH];
+    if status & libc::TP_STATUS_CSUMNOTREADY != 0
+        && let Some(start) = udp_header(frame)
+    {
+        offload[FLAGS] = NEEDS_CHECKSUM;
+        offload[CHECKSUM_START..][..2].copy_from_slice(&start.to_ne_bytes());
+        offload[CHECKSUM_OFFSET..][..2].copy_from_slice(&UDP_CHECKSUM.to_ne_bytes());
+    }
+    offload
+}
+
+/// Where the UDP header of a frame begins.
+fn udp_header(frame: &[u8]) -> Option<u16> {
+    const UDP: u8 = 17;
+    let mut ethertype = 12;
+    let network = loop {
+        match frame.get(ethertype..)?.first_chunk()? {
+            [0x81, 0x00] | [0x88, 0xa8] => ethertype += VLAN_TAG,
+            [0x08, 0x00] | [0x86, 0xdd] => break frame.get(ethertype + 2..)?,
+            _ => return None,
+        }
+    };
+    let (protocol, length) = match network.first()? {
+        first if first >> 4 == 4 => (network.get(9)?, usize::from(first & 0xf) * 4),
+        _ => (network.get(6)?, 40),
+    };
+    let start = u16::try_from(ethertype + 2 + length).ok()?;
+    (*protocol == UDP).then_some(start)
+}
 
 /// Whether the kernel has left nothing for later.
 pub(super) const fn is_finished(offload: &Offload) -> bool {
@@ -101,6 +141,11 @@ impl<'a> Slot<'a> {
         Self { bytes, at }
     }
 
+    /// Some of its bytes.
+    pub(super) fn part(self, range: Range<usize>) -> Option<&'a [u8]> {
+        self.bytes.get(range)
+    }
+
     /// Whether the frame was larger than the slot and lies in the socket's queue.
     pub(super) fn is_queued(self) -> bool {
         self.word(offset_of!(tpacket2_hdr, tp_status)) & libc::TP_STATUS_COPY != 0
@@ -130,6 +175,21 @@ impl<'a> Slot<'a> {
         let (offload, bytes) = message.split_first_chunk()?;
         let complete = bytes.len() == self.length();
         complete.then_some(self.describe(bytes, at + OFFLOAD_LENGTH, offload))
+    }
+
+    /// See [`offload_of`].
+    pub(super) fn offload(self) -> Offload {
+        let mac = usize::from(self.half(offset_of!(tpacket2_hdr, tp_mac)));
+        let status = self.word(offset_of!(tpacket2_hdr, tp_status));
+        offload_of(status, self.bytes.get(mac..).unwrap_or_default())
+    }
+
+    /// Where in the slot the header that says what is left for later has its place.
+    pub(super) fn offload_place(self) -> Option<Range<usize>> {
+        let mac = usize::from(self.half(offset_of!(tpacket2_hdr, tp_mac)));
+        let first = mac.checked_sub(OFFLOAD_LENGTH)?;
+        (first >= ADDRESS + size_of::<sockaddr_ll>() && mac <= self.bytes.len())
+            .then_some(first..mac)
     }
 
     fn describe(self, bytes: &'a [u8], at: usize, offload: &'a Offload) -> Received<'a> {
@@ -174,7 +234,7 @@ impl Memory for [u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::{ADDRESS, OFFLOAD_LENGTH, Slot};
+    use super::{ADDRESS, OFFLOAD_LENGTH, Slot, is_finished, offload_of};
 
     const MAC: usize = 76;
 
@@ -209,6 +269,34 @@ mod tests {
         assert_eq!(frame.bytes, [2; 20]);
         assert_eq!(frame.as_slice().stripped_tag, None);
         assert!(!frame.as_slice().to_this_host);
+    }
+
+    #[test]
+    fn an_unfinished_checksum_is_described_by_where_it_lies() {
+        let not_ready = 1 | libc::TP_STATUS_CSUMNOTREADY;
+        let mut v4 = vec![0; 60];
+        v4[12..15].copy_from_slice(&[8, 0, 0x46]);
+        v4[23] = 17;
+        let mut tagged = vec![0; 60];
+        tagged[12..14].copy_from_slice(&[0x81, 0]);
+        tagged[16..19].copy_from_slice(&[8, 0, 0x45]);
+        tagged[27] = 17;
+        let mut v6 = vec![0; 70];
+        v6[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+        v6[20] = 17;
+        for (frame, start) in [(&v4, 38_u16), (&tagged, 38), (&v6, 54)] {
+            let offload = offload_of(not_ready, frame);
+            assert_eq!(offload[..6], [1, 0, 0, 0, 0, 0]);
+            assert_eq!(offload[6..8], start.to_ne_bytes());
+            assert_eq!(offload[8..], 6_u16.to_ne_bytes());
+            assert!(!is_finished(&offload));
+            assert!(is_finished(&offload_of(1, frame)), "a finished one");
+            for end in 0..20 {
+                assert!(is_finished(&offload_of(not_ready, &frame[..end])));
+            }
+        }
+        v4[23] = 6;
+        assert!(is_finished(&offload_of(not_ready, &v4)), "not UDP");
     }
 
     #[test]

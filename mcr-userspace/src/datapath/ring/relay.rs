@@ -245,7 +245,9 @@ mod tests {
             ..Link::default()
         };
         shared.links.insert(INGRESS, link);
-        let closer = Closer::start().unwrap();
+        let (closer, closing) = Closer::start().unwrap();
+        // The ports live longer than this, and so would the wait for them.
+        std::mem::forget(closing);
         for (id, hop) in [(4, HopEdit::Keep), (5, HopEdit::Decrement)] {
             let port = Arc::new(Port::nowhere(&closer));
             let egress = Egress::new(NOWHERE, 1500, None, hop);

@@ -16,9 +16,13 @@ use std::{
 
 use afpacket::sync::{FilterProgram, RawPacketStream};
 use libc::{c_int, socklen_t};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 
 pub(super) use self::receiver::{BATCH, Batch, Receiver};
+
+/// What the frames of this process carry in the kernel (`SO_MARK`), so that its sockets know them:
+/// the middle of the address by which other hosts know them.
+pub(super) const MARK: u32 = 0x006d_6372;
 
 /// A packet socket.
 pub(super) struct Socket(RawPacketStream);
@@ -71,6 +75,12 @@ impl Socket {
     /// Lets only frames through that a classic BPF program accepts.
     pub(super) fn set_filter(&mut self, program: FilterProgram) -> io::Result<()> {
         self.0.set_bpf_filter(program)
+    }
+
+    /// Makes frames sent by it carry [`MARK`]. That takes `CAP_NET_ADMIN`; from Linux 5.17 on,
+    /// `CAP_NET_RAW`, without which there are no packet sockets, is enough.
+    pub(super) fn set_mark(&self) -> io::Result<()> {
+        setsockopt(self, sockopt::Mark, &MARK).map_err(io::Error::from)
     }
 
     /// Sets an option of `SOL_PACKET` whose value is a number.

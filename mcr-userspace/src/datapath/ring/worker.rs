@@ -32,6 +32,7 @@ use super::{
 use crate::datapath::Counters;
 
 enum Message {
+    HostFrames(bool),
     /// Send what was counted.
     Count(mpsc::Sender<Counters>),
 }
@@ -50,15 +51,14 @@ impl Worker {
     pub(super) fn start(
         ifindex: u32,
         size: usize,
+        host_frames: bool,
         shared: Arc<RwLock<Shared>>,
         closer: Closer,
     ) -> io::Result<Self> {
         let mut socket = Socket::new()?;
+        // Before the socket is bound, so that no other frame gets into the ring.
         socket.set_filter(filter::program())?;
-        // Linux 4.20. What this host sends is not relayed, copies least of all.
-        socket.set_option(libc::PACKET_IGNORE_OUTGOING, 1)?;
-        // Segmented UDP: Linux 6.2. Before, such frames are lost, and counted as such.
-        socket.set_option(libc::PACKET_VNET_HDR, 1)?;
+        set_host_frames(&socket, host_frames)?;
         let receiver = Receiver::new(socket, ifindex, size)?;
         let bell = Arc::new(Bell::new()?);
         let (inbox, messages) = mpsc::channel();
@@ -82,6 +82,11 @@ impl Worker {
             bell,
             thread: Some(thread),
         })
+    }
+
+    /// Takes what this host itself sends out of the link as well, or no more.
+    pub(super) fn host_frames(&self, wanted: bool) {
+        self.send(Message::HostFrames(wanted));
     }
 
     /// Sends what was counted by everything before, in a while. Nothing, if the thread has
@@ -110,6 +115,17 @@ impl Worker {
         let ended = self.thread.take().map(JoinHandle::join);
         ended.and_then(Result::ok).unwrap_or_default()
     }
+}
+
+/// Lets a socket receive what this host itself sends out of the link, or nothing of it.
+fn set_host_frames(socket: &Socket, wanted: bool) -> io::Result<()> {
+    if wanted {
+        // Copies are recognised by their mark, which not everybody may set. Without it they would
+        // be relayed again.
+        Socket::new()?.set_mark()?;
+    }
+    // Linux 4.20.
+    socket.set_option(libc::PACKET_IGNORE_OUTGOING, (!wanted).into())
 }
 
 impl Drop for Worker {
@@ -195,6 +211,7 @@ impl Thread {
     fn read_messages(&mut self) -> bool {
         loop {
             match self.messages.try_recv() {
+                Ok(Message::HostFrames(wanted)) => self.host_frames(wanted),
                 Ok(Message::Count(reply)) => {
                     self.take_losses();
                     // Whoever asked may have gone.
@@ -203,6 +220,16 @@ impl Thread {
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
+        }
+    }
+
+    fn host_frames(&self, wanted: bool) {
+        if let Err(error) = set_host_frames(self.receiver.socket(), wanted) {
+            tracing::warn!(
+                ifindex = self.losses.ifindex(),
+                %error,
+                "what this host itself sends is not relayed from this link"
+            );
         }
     }
 

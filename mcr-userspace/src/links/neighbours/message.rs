@@ -10,6 +10,7 @@ use rtnetlink::{
             NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags,
             NeighbourMessage, NeighbourState,
         },
+        route::RouteProtocol,
     },
 };
 
@@ -20,9 +21,25 @@ use super::Key;
 pub(in crate::links) struct Heard {
     /// How far it is resolved.
     pub(super) resolution: Resolution,
-    /// Whether the kernel keeps it resolved (Linux 5.16).
-    pub(super) managed: bool,
+    /// For whom the kernel keeps it resolved.
+    pub(super) manager: Manager,
 }
+
+/// For whom the kernel keeps a neighbour resolved (Linux 5.16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Manager {
+    /// It does so for nobody.
+    #[default]
+    None,
+    /// For an mcr: this one, one that was killed, or another instance.
+    Mcr,
+    /// For another program.
+    Other,
+}
+
+/// What entries are marked with that are made for us (`NDA_PROTOCOL`): a number that no program
+/// has in `rt_protos` of iproute2.
+pub(in crate::links) const MARK: RouteProtocol = RouteProtocol::Other(109);
 
 /// How far a neighbour is resolved: its states in the kernel, as far as they differ for us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +77,7 @@ pub(in crate::links) fn read(message: &NeighbourMessage) -> Option<(Key, Heard)>
     let mut address = None;
     let mut mac = None;
     let mut managed = false;
+    let mut marked = false;
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
@@ -72,15 +90,21 @@ pub(in crate::links) fn read(message: &NeighbourMessage) -> Option<(Key, Heard)>
             NeighbourAttribute::ExtFlags(flags) => {
                 managed = flags.contains(NeighbourExtFlags::Managed);
             }
+            NeighbourAttribute::Protocol(protocol) => marked = *protocol == MARK,
             _ => {}
         }
     }
+    let manager = match (managed, marked) {
+        (false, _) => Manager::None,
+        (true, true) => Manager::Mcr,
+        (true, false) => Manager::Other,
+    };
     let learned = header.flags.contains(NeighbourFlags::ExtLearned);
     let heard = Heard {
         resolution: mac.map_or(Resolution::Missing, |mac| {
             resolution(header.state, learned, mac)
         }),
-        managed,
+        manager,
     };
     Some(((header.ifindex, address?), heard))
 }
@@ -155,6 +179,20 @@ mod tests {
         let mut proxy = message(NeighbourState::Permanent);
         proxy.header.flags = NeighbourFlags::Proxy;
         assert_eq!(read(&proxy), None);
+    }
+
+    #[test]
+    fn what_is_managed_for_us_is_marked() {
+        let manager = |attributes: &[NeighbourAttribute]| {
+            let mut message = message(NeighbourState::Reachable);
+            message.attributes.extend_from_slice(attributes);
+            read(&message).unwrap().1.manager
+        };
+        let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
+        let mark = NeighbourAttribute::Protocol(MARK);
+        assert_eq!(manager(&[mark.clone(), managed.clone()]), Manager::Mcr);
+        assert_eq!(manager(&[managed]), Manager::Other);
+        assert_eq!(manager(&[mark]), Manager::None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     Key, Map,
-    message::{Heard, Resolution},
+    message::{Heard, Manager, Resolution},
 };
 
 /// Time between the first questions. The kernel itself asks three times within 3 s.
@@ -32,8 +32,6 @@ pub(super) struct Resolver {
 #[derive(Debug)]
 struct Entry {
     heard: Heard,
-    /// Whether the kernel manages it because it was asked to by us.
-    ours: bool,
     /// When it was asked for.
     asked: Option<Instant>,
     /// When it is to be asked for.
@@ -60,14 +58,13 @@ impl Resolver {
         let unwanted = self.entries.extract_if(.., |key, _| !wanted.contains(key));
         let made = unwanted.filter(|(_, entry)| {
             let fixed = matches!(entry.heard.resolution, Resolution::Fixed(_));
-            entry.ours && entry.heard.managed && !fixed
+            entry.heard.manager == Manager::Mcr && !fixed
         });
         let made = made.map(|(key, _)| key).collect();
         self.map.retain(|key, _| wanted.contains(key));
         for key in wanted {
             self.entries.entry(*key).or_insert(Entry {
                 heard: Heard::default(),
-                ours: false,
                 asked: None,
                 next: Some(now),
                 delay: FIRST,
@@ -83,20 +80,24 @@ impl Resolver {
         };
         entry.heard = heard;
         match heard.resolution {
-            Resolution::Missing => {
-                let soon = entry.soon(now);
-                entry.next.get_or_insert(soon);
-                self.map.remove(&key);
+            Resolution::Missing => self.map.remove(&key),
+            Resolution::Stale(mac) | Resolution::Fresh(mac) | Resolution::Fixed(mac) => {
+                self.map.insert(key, mac)
             }
-            Resolution::Stale(mac) => {
-                entry.delay = FIRST;
-                entry.next = Some(entry.soon(now));
-                self.map.insert(key, mac);
-            }
-            Resolution::Fresh(mac) | Resolution::Fixed(mac) => {
+        };
+        match (heard.manager, heard.resolution) {
+            // What is kept resolved for another program is not to become ours.
+            (Manager::Other, _) | (_, Resolution::Fresh(_) | Resolution::Fixed(_)) => {
                 entry.delay = FIRST;
                 entry.next = None;
-                self.map.insert(key, mac);
+            }
+            (_, Resolution::Stale(_)) => {
+                entry.delay = FIRST;
+                entry.next = Some(entry.soon(now));
+            }
+            (_, Resolution::Missing) => {
+                let soon = entry.soon(now);
+                entry.next.get_or_insert(soon);
             }
         }
     }
@@ -135,7 +136,6 @@ impl Resolver {
             .iter_mut()
             .filter(|(_, entry)| entry.next.is_some_and(|next| next <= now));
         due.map(|(key, entry)| {
-            entry.ours |= !entry.heard.managed;
             entry.asked = Some(now);
             // A stale one is confirmed by the kernel within 5 s, and is good meanwhile.
             let delay = match entry.heard.resolution {
@@ -170,7 +170,7 @@ mod tests {
     fn managed(resolution: Resolution) -> Heard {
         Heard {
             resolution,
-            managed: true,
+            manager: Manager::Mcr,
         }
     }
 
@@ -237,26 +237,21 @@ mod tests {
     fn what_was_made_is_removed_and_what_is_somebody_elses_is_left() {
         let now = Instant::now();
         let mut resolver = wanting(&[key(1), key(2), key(3), key(4)], now);
+        let of = |manager, resolution| Heard {
+            resolution,
+            manager,
+        };
         let listed = [
-            (key(2), managed(Resolution::Fresh(MAC))),
-            (
-                key(3),
-                Heard {
-                    resolution: Resolution::Fixed(MAC),
-                    managed: false,
-                },
-            ),
+            (key(2), of(Manager::Other, Resolution::Stale(MAC))),
+            (key(3), of(Manager::None, Resolution::Fixed(MAC))),
             (key(9), managed(Resolution::Fresh(MAC))),
         ];
         resolver.listed(listed, now);
         assert_eq!(resolver.due(now), [key(1), key(4)]);
         resolver.hear(key(1), managed(Resolution::Fresh(MAC)), now);
         // This kernel does not manage.
-        let unmanaged = Heard {
-            resolution: Resolution::Fresh(MAC),
-            managed: false,
-        };
-        resolver.hear(key(4), unmanaged, now);
+        resolver.hear(key(4), of(Manager::None, Resolution::Fresh(MAC)), now);
+        assert_eq!(resolver.map().len(), 4);
         assert_eq!(resolver.follow(&BTreeSet::new(), now), [key(1)]);
         assert!(resolver.map().is_empty() && resolver.next().is_none());
     }

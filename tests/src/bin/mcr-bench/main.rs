@@ -3,6 +3,7 @@
 //! Machines are noisy, so only what was measured in one run can be compared: every variant is
 //! measured in turn, several times, and copies are counted where they arrive.
 
+mod bpf;
 mod delay;
 mod flood;
 mod plain;
@@ -32,6 +33,9 @@ struct Args {
     /// Length of a frame, from its Ethernet header on, in bytes
     #[arg(long, default_value_t = 100)]
     size: usize,
+    /// Routes on TC: the group's among others that get no frames
+    #[arg(long, default_value_t = 10_000)]
+    routes: usize,
     /// Frames in each run on TC; ten times as many for the ring, a hundredth for the delay
     #[arg(long, default_value_t = 200_000)]
     frames: usize,

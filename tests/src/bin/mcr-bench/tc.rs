@@ -1,4 +1,4 @@
-//! The TC datapath, beside `tc mirred`.
+//! The TC datapath, beside `tc mirred` and a program that does nothing but what must be done.
 //!
 //! Frames enter the relay's link from a packet socket, in the thread that sends them: the kernel
 //! takes a veth's frames through the ingress hook and out again before it returns to the sender, so
@@ -6,20 +6,28 @@
 //! generator and the host's stack cost, which is subtracted. Every variant is measured in turn,
 //! several times, and copies are counted where they arrive.
 
-use std::{os::fd::AsRawFd as _, time::Instant};
+use std::{
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::Instant,
+};
 
 use afpacket::sync::RawPacketStream;
 use anyhow::{Context as _, Result, ensure};
-use mcr_tests::{Mcr, Netns, Topology};
-use nix::sys::{
-    signal::Signal,
-    socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
+use mcr_tests::{Mcr, Netns, Topology, rules};
+use nix::{
+    net::if_::if_nametoindex,
+    sys::{
+        signal::Signal,
+        socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
+    },
 };
 
-use crate::{Args, GROUP, LONG, frame};
+use crate::{Args, GROUP, LONG, bpf, frame};
 
 /// Frames in one system call: enough that the call itself hardly counts.
 const BATCH: usize = 64;
+/// The MAC addresses of copies: those of the group, and one as mcr has.
+const MACS: [u8; 12] = [0x01, 0, 0x5e, 1, 1, 1, 0x02, 0x6d, 0x63, 0x72, 0, 1];
 
 /// What is done with the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,18 +36,21 @@ enum Variant {
     Nothing,
     /// Two `tc` commands: u32 and mirred.
     Mirred,
+    /// A program of a few instructions that makes the same copies, whatever arrives.
+    Bare,
     /// The TC program; the host still sees the frames.
     Tc,
-    /// The same with the group joined, so that the host's stack delivers the frames to nobody.
+    /// The same with the group joined, so that a socket that hears queries looks at each frame.
     TcJoined,
     /// The TC program; the host does not see them.
     TcDrop,
 }
 
 impl Variant {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Mirred,
+        Self::Bare,
         Self::Tc,
         Self::TcJoined,
         Self::TcDrop,
@@ -49,6 +60,7 @@ impl Variant {
         match self {
             Self::Nothing => "no relay",
             Self::Mirred => "tc mirred",
+            Self::Bare => "bare program",
             Self::Tc => "mcr tc",
             Self::TcJoined => "mcr tc, group joined",
             Self::TcDrop => "mcr tc, local: drop",
@@ -60,6 +72,7 @@ impl Variant {
 enum Running {
     Nothing,
     Filter,
+    Program([OwnedFd; 2]),
     Mcr(Box<Mcr>),
 }
 
@@ -81,7 +94,7 @@ fn measure(args: &Args, fan_out: u8) -> Result<()> {
     let mut costs: Vec<Vec<f64>> = vec![Vec::new(); Variant::ALL.len()];
     for _ in 0..args.runs {
         for (variant, costs) in Variant::ALL.into_iter().zip(&mut costs) {
-            costs.push(one_run(&topology, variant, &frame, args.frames)?);
+            costs.push(one_run(&topology, variant, &frame, args)?);
         }
     }
     for costs in &mut costs {
@@ -91,7 +104,8 @@ fn measure(args: &Args, fan_out: u8) -> Result<()> {
     println!("\n1 → {fan_out}");
     for ((variant, costs), median) in Variant::ALL.iter().zip(&costs).zip(&medians) {
         let alone = median - medians[0];
-        let ratio = alone / (medians[1] - medians[0]);
+        let [mirred, bare] =
+            [1, 2].map(|yardstick: usize| alone / (medians[yardstick] - medians[0]));
         print!(
             "  {:22} {median:6.2} ({:.2} to {:.2})",
             variant.name(),
@@ -101,15 +115,19 @@ fn measure(args: &Args, fan_out: u8) -> Result<()> {
         if *variant == Variant::Nothing {
             println!();
         } else {
-            println!(", {alone:6.2} more than no relay, {ratio:.2} of mirred");
+            println!(
+                ", {alone:6.2} more than no relay, {mirred:.2} of mirred, {bare:.2} of bare; whole {:.3} of bare",
+                median / medians[2]
+            );
         }
     }
     Ok(())
 }
 
 /// The time per frame of one run, in µs.
-fn one_run(topology: &Topology, variant: Variant, frame: &[u8], frames: usize) -> Result<f64> {
-    let running = start(topology, variant)?;
+fn one_run(topology: &Topology, variant: Variant, frame: &[u8], args: &Args) -> Result<f64> {
+    let frames = args.frames;
+    let running = start(topology, variant, args.routes)?;
     let before = arrived(topology)?;
     let start = Instant::now();
     topology.sender.run(|| send(frame, frames))?;
@@ -128,8 +146,7 @@ fn one_run(topology: &Topology, variant: Variant, frame: &[u8], frames: usize) -
     Ok(per_frame)
 }
 
-fn start(topology: &Topology, variant: Variant) -> Result<Running> {
-    let to = topology.egresses.join(",");
+fn start(topology: &Topology, variant: Variant, routes: usize) -> Result<Running> {
     let mirrors: Vec<_> = topology
         .egresses
         .iter()
@@ -147,28 +164,41 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
         Ok(Running::Filter)
     };
     let mcr = |local: &str, join: &str| {
-        let arguments = [
-            "--datapath",
-            "tc",
-            "--from",
-            &topology.ingress,
-            "--to",
-            &to,
-            "--group",
-            GROUP,
-            "--local",
-            local,
-            "--join",
-            join,
-        ];
-        Ok(Running::Mcr(Box::new(Mcr::run(
-            &topology.relay,
-            &arguments,
-        )?)))
+        let ingress = &topology.ingress;
+        let to = topology.egresses.join(", ");
+        let relay = |name: &str, groups: &str, join: &str| {
+            format!(
+                "{{name: {name}, from: {ingress}, to: [{to}], groups: [{groups}], local: {local}, join: {join}}}"
+            )
+        };
+        let others: Vec<_> = (1..routes)
+            .map(|n| format!("239.200.{}.{}", n / 250, n % 250 + 1))
+            .collect();
+        let mut relays = vec![relay("measured", GROUP, join)];
+        if !others.is_empty() {
+            relays.push(relay("others", &others.join(", "), "false"));
+        }
+        let relays: Vec<_> = relays.iter().map(String::as_str).collect();
+        let mcr = Mcr::with_rules(&topology.relay, &rules(&relays), &["--datapath", "tc"])?;
+        mcr.wait_stderr(LONG, |line| line.contains("ready"))?;
+        Ok(Running::Mcr(Box::new(mcr)))
+    };
+    let bare = || {
+        topology.relay.run(|| {
+            let egresses = topology
+                .egresses
+                .iter()
+                .map(|link| if_nametoindex(link.as_str()));
+            let egresses: Vec<u32> = egresses.collect::<nix::Result<_>>()?;
+            let program = bpf::copier(MACS, &egresses)?;
+            let link = bpf::attach(&program, if_nametoindex(topology.ingress.as_str())?)?;
+            Ok(Running::Program([program, link]))
+        })
     };
     match variant {
         Variant::Nothing => Ok(Running::Nothing),
         Variant::Mirred => mirred(),
+        Variant::Bare => bare(),
         Variant::Tc => mcr("keep", "false"),
         Variant::TcJoined => mcr("keep", "true"),
         Variant::TcDrop => mcr("drop", "false"),
@@ -178,6 +208,10 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
 fn stop(topology: &Topology, running: Running) -> Result<()> {
     match running {
         Running::Nothing => Ok(()),
+        Running::Program(held) => {
+            drop(held);
+            Ok(())
+        }
         Running::Filter => tc(
             &topology.relay,
             &format!("qdisc del dev {} clsact", topology.ingress),

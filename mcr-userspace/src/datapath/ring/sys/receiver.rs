@@ -25,6 +25,7 @@ use libc::{c_int, c_void, tpacket2_hdr};
 use nix::sys::{
     mman::{MapFlags, ProtFlags, mmap, munmap},
     socket::{MsgFlags, recv, setsockopt, sockopt},
+    utsname::uname,
 };
 
 use super::Socket;
@@ -51,6 +52,8 @@ pub(in super::super) struct Receiver {
     next: usize,
     /// The frames of a batch that were larger than a slot, one after the other.
     large: Vec<u8>,
+    /// Whether the kernel says what it has left for later of each frame.
+    described: bool,
 }
 
 // SAFETY: the memory belongs to this value alone, whichever thread it is in. The kernel does
@@ -62,6 +65,10 @@ impl Receiver {
     /// frames of a link. The socket has its options and was not bound yet, so that nothing else
     /// gets into the ring.
     pub(in super::super) fn new(socket: Socket, ifindex: u32, size: usize) -> io::Result<Self> {
+        let described = describes_segments();
+        if described {
+            socket.set_option(libc::PACKET_VNET_HDR, 1)?;
+        }
         let blocks = (size / BLOCK).max(1);
         let slots = blocks * SLOTS_IN_BLOCK;
         socket.set_option(
@@ -99,6 +106,7 @@ impl Receiver {
             slots,
             next: 0,
             large: Vec::new(),
+            described,
         };
         let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
         receiver.socket.bind(ifindex, all)?;
@@ -114,40 +122,39 @@ impl Receiver {
     /// Their slots go back when the batch is dropped.
     pub(in super::super) fn batch(&mut self) -> Option<Batch<'_>> {
         let limit = BATCH.min(self.slots);
-        let (mut count, mut all, mut large) = (0, 0, false);
-        while count < limit {
-            let status = self.status(count).load(Ordering::Acquire);
+        let mut offsets = [0; BATCH];
+        let (mut count, mut all) = (0, 0);
+        let mut slot = self.next;
+        for place in &mut offsets[..limit] {
+            let offset = slot / SLOTS_IN_BLOCK * BLOCK + slot % SLOTS_IN_BLOCK * SLOT;
+            let status = self.status(offset).load(Ordering::Acquire);
             if status & libc::TP_STATUS_USER == 0 {
                 break;
             }
-            self.fetch(count);
+            self.fetch(offset);
+            if !self.described {
+                self.describe(offset);
+            }
+            *place = offset;
             all |= status;
-            large |= status & libc::TP_STATUS_COPY != 0;
             count += 1;
+            slot = if slot + 1 == self.slots { 0 } else { slot + 1 };
         }
         if count == 0 {
             return None;
         }
         let mut batch = Batch {
+            first: std::mem::replace(&mut self.next, slot),
             receiver: self,
+            offsets,
             count,
             losing: all & libc::TP_STATUS_LOSING != 0,
             large: Vec::new(),
         };
-        if large {
+        if all & libc::TP_STATUS_COPY != 0 {
             batch.take_large();
         }
         Some(batch)
-    }
-
-    /// Where in the ring the slot begins that is the `index`th to be handed over, below
-    /// [`Self::length`] by at least [`SLOT`].
-    const fn offset(&self, index: usize) -> usize {
-        let mut slot = self.next + index;
-        if slot >= self.slots {
-            slot -= self.slots;
-        }
-        slot / SLOTS_IN_BLOCK * BLOCK + slot % SLOTS_IN_BLOCK * SLOT
     }
 
     /// Length of the ring, in bytes.
@@ -155,16 +162,36 @@ impl Receiver {
         self.slots / SLOTS_IN_BLOCK * BLOCK
     }
 
-    /// Asks for the headers of the frame in the slot that is the `index`th to be handed over, so
-    /// that they are on their way from the cache of another CPU while the slots behind are looked
-    /// at: one in twenty of the time of a small frame.
-    fn fetch(&self, index: usize) {
+    /// The status of the slot at this offset.
+    fn status(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: offsets of slots are within the mapping.
+        let slot = unsafe { self.memory.add(offset) };
+        // SAFETY: a slot begins with its status, aligned because slots are of whole cache lines.
+        // While the kernel may write to it, it is used as an atomic only.
+        unsafe { AtomicU32::from_ptr(slot.cast().as_ptr()) }
+    }
+
+    /// Writes before the frame in the slot at this offset, which is ours, what the kernel has not.
+    fn describe(&mut self, offset: usize) {
+        // SAFETY: offsets of slots are within the mapping.
+        let start = unsafe { self.memory.add(offset) };
+        // SAFETY: within the mapping; the kernel has handed it over, and nobody else has it.
+        let bytes = unsafe { slice::from_raw_parts_mut(start.as_ptr(), SLOT) };
+        let slot = Slot::new(bytes, offset);
+        let offload = slot.offload();
+        if let Some(place) = slot.offload_place() {
+            bytes[place].copy_from_slice(&offload);
+        }
+    }
+
+    /// Asks for the headers of the frame in the slot at this offset, so that they are on their way
+    /// from the cache of another CPU while the slots behind are looked at.
+    fn fetch(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let offset = self.offset(index);
             for line in [64, 128] {
-                // SAFETY: within the slot, which is within the mapping, as `offset` says.
+                // SAFETY: within the slot, which is within the mapping.
                 unsafe {
                     let place = self.memory.add(offset + line);
                     _mm_prefetch::<_MM_HINT_T0>(place.cast::<i8>().as_ptr());
@@ -172,16 +199,7 @@ impl Receiver {
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = index;
-    }
-
-    /// The status of the slot that is the `index`th to be handed over.
-    fn status(&self, index: usize) -> &AtomicU32 {
-        // SAFETY: within the mapping, as `offset` says.
-        let slot = unsafe { self.memory.add(self.offset(index)) };
-        // SAFETY: a slot begins with its status, aligned because slots are of whole cache lines.
-        // While the kernel may write to it, it is used as an atomic only.
-        unsafe { AtomicU32::from_ptr(slot.cast().as_ptr()) }
+        let _ = offset;
     }
 }
 
@@ -196,8 +214,12 @@ impl Drop for Receiver {
 /// Frames in the ring, ours until this is dropped.
 pub(in super::super) struct Batch<'a> {
     receiver: &'a mut Receiver,
+    /// The first slot.
+    first: usize,
     /// How many slots these are.
     count: usize,
+    /// Where they lie in the ring.
+    offsets: [usize; BATCH],
     /// Whether frames were lost for want of room.
     pub(in super::super) losing: bool,
     /// Where the frames larger than a slot lie that were queued, in the order of their slots.
@@ -209,8 +231,8 @@ impl Batch<'_> {
     /// larger than a slot and there was no room for it elsewhere.
     pub(in super::super) fn frames(&self) -> impl Iterator<Item = Option<Received<'_>>> {
         let mut large = self.large.iter();
-        (0..self.count).map(move |index| {
-            let slot = Slot::new(self.slot(index), self.receiver.offset(index));
+        self.offsets[..self.count].iter().map(move |offset| {
+            let slot = self.slot(*offset);
             if slot.is_queued() {
                 let range = large.next()?.clone();
                 let at = range.start;
@@ -221,12 +243,14 @@ impl Batch<'_> {
         })
     }
 
-    fn slot(&self, index: usize) -> &[u8] {
-        // SAFETY: within the mapping, as `offset` says.
-        let start = unsafe { self.receiver.memory.add(self.receiver.offset(index)) };
+    /// The slot at one of `offsets`.
+    fn slot(&self, offset: usize) -> Slot<'_> {
+        // SAFETY: offsets of slots are within the mapping.
+        let start = unsafe { self.receiver.memory.add(offset) };
         // SAFETY: within the mapping, which outlives the borrow of `self`. The kernel does not
         // write to the slot until its status changes, which happens when this value is dropped.
-        unsafe { slice::from_raw_parts(start.as_ptr(), SLOT) }
+        let bytes = unsafe { slice::from_raw_parts(start.as_ptr(), SLOT) };
+        Slot::new(bytes, offset)
     }
 
     /// Takes the frames from the queue that were larger than a slot. They lie there in the order
@@ -235,15 +259,21 @@ impl Batch<'_> {
         let mut memory = std::mem::take(&mut self.receiver.large);
         memory.clear();
         for index in 0..self.count {
-            let slot = Slot::new(self.slot(index), 0);
+            let slot = self.slot(self.offsets[index]);
             if !slot.is_queued() {
                 continue;
             }
             let start = memory.len();
             memory.resize(start + OFFLOAD_LENGTH + slot.length(), 0);
             let socket = self.receiver.socket.as_fd().as_raw_fd();
-            let taken = recv(socket, &mut memory[start..], MsgFlags::MSG_DONTWAIT);
-            memory.truncate(start + taken.unwrap_or_default());
+            let before = if self.receiver.described {
+                start
+            } else {
+                memory[start..][..OFFLOAD_LENGTH].copy_from_slice(&slot.offload());
+                start + OFFLOAD_LENGTH
+            };
+            let taken = recv(socket, &mut memory[before..], MsgFlags::MSG_DONTWAIT);
+            memory.truncate(before + taken.unwrap_or_default());
             let first = self.receiver.length();
             self.large.push(first + start..first + memory.len());
         }
@@ -260,26 +290,42 @@ impl Memory for Batch<'_> {
             return self.receiver.large.get(start..end);
         }
         let slot = range.start / BLOCK * SLOTS_IN_BLOCK + range.start % BLOCK / SLOT;
-        let index = (slot + self.receiver.slots - self.receiver.next) % self.receiver.slots;
-        if index >= self.count {
-            return None;
-        }
-        let first = self.receiver.offset(index);
-        self.slot(index)
-            .get(range.start.checked_sub(first)?..range.end.checked_sub(first)?)
+        let index = match slot.checked_sub(self.first) {
+            Some(index) => index,
+            None => slot + self.receiver.slots - self.first,
+        };
+        let offset = *self.offsets[..self.count].get(index)?;
+        let inside = range.start.checked_sub(offset)?..range.end.checked_sub(offset)?;
+        self.slot(offset).part(inside)
     }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        for index in 0..self.count {
-            let status = self.receiver.status(index);
+        for offset in &self.offsets[..self.count] {
+            let status = self.receiver.status(*offset);
             status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
         }
-        self.receiver.next = (self.receiver.next + self.count) % self.receiver.slots;
         // A burst of large frames is no reason to keep their memory.
         self.receiver.large.shrink_to(LARGE / 4);
     }
+}
+
+/// Whether this kernel can say of a frame that it is to be cut into UDP segments (Linux 6.2). An
+/// older one that is asked to describe frames fails on such a frame, and leaves its slot taken for
+/// ever (`tpacket_rcv` in `net/packet/af_packet.c`). It is not asked, then: of a frame to be cut it
+/// tells its length only, which is more than its egresses take.
+fn describes_segments() -> bool {
+    const SINCE: [u32; 2] = [6, 2];
+    let Ok(name) = uname() else {
+        return false;
+    };
+    let release = name.release().to_string_lossy();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse().ok());
+    let version = [(); 2].map(|()| numbers.next().unwrap_or(0));
+    version >= SINCE
 }
 
 const _: () = assert!(SLOT.is_multiple_of(align_of::<tpacket2_hdr>()));
