@@ -9,6 +9,7 @@
 //! - [`Topology`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
 //! - [`Labelled`]: frames with labels, and behind which egress their copies must arrive
+//! - [`Tap`]: a link whose wire is the test
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
@@ -34,6 +35,7 @@ mod process;
 mod reports;
 mod size;
 mod stats;
+mod tap;
 mod topology;
 mod traffic;
 mod udp;
@@ -53,6 +55,7 @@ pub use process::Process;
 pub use reports::{Delivery, Reported, Said};
 pub use size::Size;
 pub use stats::Stats;
+pub use tap::Tap;
 pub use topology::Topology;
 pub use traffic::{Receiver, Sender};
 pub use udp::{Member, udp_sender};
