@@ -16,8 +16,8 @@
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
-//! [`oracle`] and [`fixtures`] need no privileges: a naive model of the contract with the user, and
-//! frames with what must become of them.
+//! [`oracle`], [`fixtures`] and [`large`] need no privileges: a naive model of the contract with the user,
+//! frames with what must become of them, and a large rule file.
 
 mod capture;
 mod datapath;
@@ -26,6 +26,7 @@ mod frame;
 mod inject;
 mod kernel;
 mod labelled;
+mod large;
 mod lines;
 mod links;
 mod mcr;
@@ -47,6 +48,7 @@ pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
 pub use kernel::Held;
 pub use labelled::Labelled;
+pub use large::large;
 pub use lines::Lines;
 pub use links::Link;
 pub use mcr::{Mcr, binary, rules};

@@ -5,6 +5,7 @@
 //! - `planning`: what holds between any two tables
 //! - `pipeline`, `meaning`: a datapath without a kernel, and tables without ids
 //! - `worlds`, `rules`, `frames`: what these are made with
+//! - `scale`: one change among 100 000 groups and 1 000 ranges
 //! - `steps`: the steps of some changes, and that none of them leaves a gap
 //!
 //! `PROPTEST_CASES` says how long they search.
@@ -16,6 +17,7 @@ mod pipeline;
 mod planning;
 mod relaying;
 mod rules;
+mod scale;
 mod steps;
 mod worlds;
 
