@@ -6,7 +6,7 @@
 //! netlink ────────────┘              ├──► joins ◄──► queriers
 //!                                    └──► neighbours ─► netlink
 //! control socket ◄──► reload, snapshots
-//! clock ─► Datapath::keep_alive, statistics
+//! clock ─► statistics
 //! SIGINT, SIGTERM ─► end
 //! ```
 
@@ -41,9 +41,6 @@ use crate::{
     links::{Links, LinksError, neighbours::Neighbours},
     plan::World,
 };
-
-/// How often a sign of life is given: four times in the time for which one counts.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 /// What to relay and how.
 #[derive(Clone, Debug)]
@@ -117,13 +114,9 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         ..World::default()
     };
     let mut controller = Controller::new(world, datapath.back_end);
-    controller.keep_alive()?;
     controller.settle()?;
-    // That may have taken longer than a sign of life counts.
-    controller.keep_alive()?;
     controller.announce_ready();
 
-    let mut sign_of_life = ticks(SIGN_OF_LIFE);
     let mut statistics = settings.statistics.map(ticks);
     let printer = Printer::start()?;
     loop {
@@ -144,7 +137,6 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
                 neighbours.hasten();
             }
             () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
-            _ = sign_of_life.tick() => controller.keep_alive()?,
             () = controller.joins_mut().due() => controller.joins_mut().advance(),
             () = tick(statistics.as_mut()) => printer.print(&controller.report()?),
         }

@@ -33,13 +33,6 @@ pub trait Datapath {
     /// If they can't be read.
     fn counters(&self, table: &Table) -> Result<Counters, StepError>;
 
-    /// A sign of life, due once a second at least.
-    ///
-    /// # Errors
-    ///
-    /// If it can't be given.
-    fn keep_alive(&mut self) -> Result<(), StepError>;
-
     /// Carries out all changes, or none: if one fails, those before it are undone.
     ///
     /// # Errors

@@ -225,15 +225,6 @@ impl Controller {
         &mut self.joins
     }
 
-    /// A sign of life for the datapath.
-    ///
-    /// # Errors
-    ///
-    /// If it can't be given.
-    pub fn keep_alive(&mut self) -> Result<(), StepError> {
-        self.datapath.keep_alive()
-    }
-
     /// Says that every relay whose links exist is in force: on standard error, and to systemd.
     pub fn announce_ready(&self) {
         eprintln!("mcr: ready: {}", self.summary());
@@ -357,10 +348,6 @@ mod tests {
                 slots: table.slots.keys().map(|id| (*id, one)).collect(),
                 ..Counters::default()
             })
-        }
-
-        fn keep_alive(&mut self) -> Result<(), StepError> {
-            Ok(())
         }
     }
 

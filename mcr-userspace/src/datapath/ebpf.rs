@@ -2,6 +2,7 @@
 
 mod clsact;
 mod hook;
+mod lease;
 mod maps;
 mod object;
 mod tenant;
@@ -18,7 +19,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 pub use self::{hook::Hook, object::BYTES as OBJECT};
 use self::{
     hook::{Attacher, Attachment},
-    maps::Maps,
+    lease::Keeper,
+    maps::{Maps, WrongMap},
 };
 use super::{Counters, Datapath, StepError};
 use crate::plan::{Op, Table, diff};
@@ -34,6 +36,8 @@ pub struct Ebpf {
     attacher: Attacher,
     maps: Maps,
     attachments: BTreeMap<u32, Attachments>,
+    /// Where programs outlive this process.
+    _lease: Option<Keeper>,
 }
 
 /// The programs at one link.
@@ -86,17 +90,22 @@ impl Ebpf {
         let mut object = EbpfLoader::new()
             .load(OBJECT)
             .map_err(|error| from_ebpf(&error))?;
-        let maps = Maps::take(&mut object).map_err(|error| LoadError::Kernel(chain(&error)))?;
+        let wrong = |error: WrongMap| LoadError::Kernel(chain(&error));
+        let maps = Maps::take(&mut object).map_err(wrong)?;
+        let lease = maps::take_lease(&mut object).map_err(wrong)?;
         for name in [ARRIVING, LEAVING] {
             program(&mut object, name)
                 .and_then(SchedClassifier::load)
                 .map_err(|error| from_program(&error))?;
         }
+        let attacher = Attacher::new(hook)?;
+        let lease = hook.outlives_process().then(|| Keeper::start(lease));
         Ok(Self {
             object,
-            attacher: Attacher::new(hook)?,
+            attacher,
             maps,
             attachments: BTreeMap::new(),
+            _lease: lease.transpose()?,
         })
     }
 
@@ -190,13 +199,6 @@ impl Datapath for Ebpf {
             counters.over.insert(*id, self.maps.bucket(*id)?.over);
         }
         Ok(counters)
-    }
-
-    fn keep_alive(&mut self) -> Result<(), StepError> {
-        if self.attacher.hook().outlives_process() {
-            self.maps.renew_lease()?;
-        }
-        Ok(())
     }
 }
 

@@ -206,10 +206,6 @@ impl Datapath for Ring {
         counted.over = over.collect();
         Ok(stats::of(table, counted))
     }
-
-    fn keep_alive(&mut self) -> Result<(), StepError> {
-        Ok(())
-    }
 }
 
 /// How large the ring of a further link is, in bytes, where so many have one.

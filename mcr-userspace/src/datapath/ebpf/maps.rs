@@ -16,9 +16,9 @@ use mcr_common::table::{
     Bucket, Egress, EgressSet, EgressStats, FrameKey, Key4, Key6, Lease, Limit, Link, LinkStats,
     Node, Ports, Scope, Slot, SlotStats, Target, VlanKey,
 };
-use nix::time::{ClockId, clock_gettime};
 
-use self::{array::Array, counters::PerCpu, hash::Hash, trie::Trie};
+pub(super) use self::array::Array;
+use self::{counters::PerCpu, hash::Hash, trie::Trie};
 use crate::{
     datapath::StepError,
     plan::{
@@ -26,9 +26,6 @@ use crate::{
         table::{FrameRoute, Route},
     },
 };
-
-/// How long relaying goes on at a clsact hook without a sign of life, in nanoseconds.
-const LEASE: u64 = 2_000_000_000;
 
 /// Every map, by what it holds.
 pub(super) struct Maps {
@@ -49,7 +46,6 @@ pub(super) struct Maps {
     pub(super) link_stats: PerCpu<LinkStats>,
     pub(super) slot_stats: PerCpu<SlotStats>,
     pub(super) egress_stats: PerCpu<EgressStats>,
-    lease: Array<Lease>,
 }
 
 /// A map is not what it should be.
@@ -84,7 +80,6 @@ impl Maps {
             link_stats: PerCpu::take(object, "mcr_link_stats")?,
             slot_stats: PerCpu::take(object, "mcr_slot_stats")?,
             egress_stats: PerCpu::take(object, "mcr_egress_stat")?,
-            lease: Array::take(object, "mcr_lease")?,
         })
     }
 
@@ -162,15 +157,11 @@ impl Maps {
     pub(super) fn bucket(&self, id: u32) -> Result<Bucket, StepError> {
         self.buckets.get(id)
     }
+}
 
-    /// Lets relaying go on for another [`LEASE`].
-    pub(super) fn renew_lease(&mut self) -> Result<(), StepError> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map_err(|errno| StepError::system("read the clock", errno.into()))?;
-        let nanoseconds = u64::try_from(std::time::Duration::from(now).as_nanos()).unwrap_or(0);
-        let until = nanoseconds.saturating_add(LEASE);
-        self.lease.set(0, Lease { until })
-    }
+/// Takes the map of the lease out of a loaded object.
+pub(super) fn take_lease(object: &mut Ebpf) -> Result<Array<Lease>, WrongMap> {
+    Array::take(object, "mcr_lease")
 }
 
 /// Takes one map out of a loaded object.
