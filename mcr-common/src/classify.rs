@@ -131,6 +131,34 @@ pub fn scope<T: Tables>(packet: &Packet, ingress: u32, link: &Link, tables: &T) 
     tables.scope(&VlanKey::new(ingress, OTHER_VLANS, packet.from_host))
 }
 
+/// What [`look_up`] and [`decide`] come to for a whole UDP datagram of IPv4, if the group is all
+/// that has to be known. `None`: there is more to it.
+#[inline(always)]
+pub fn shortcut<T: Tables>(packet: &Packet, scope: &Scope, tables: &T) -> Option<Hit> {
+    let Addresses::V4 { group, .. } = packet.addresses else {
+        return None;
+    };
+    let Transport::Whole { selector } = packet.transport else {
+        return None;
+    };
+    if !scope.v4.any(Branches::EXACT) {
+        return None;
+    }
+    let id = match tables.exact4(&Key4::new(scope.node, group))?.way() {
+        Way::Udp(id) if !selector.is_control() => id,
+        _ => return None,
+    };
+    let slot = tables.slot(id)?;
+    if slot.limit != 0 || slot.set == EMPTY_SET {
+        return None;
+    }
+    Some(Hit {
+        slot: id,
+        set: slot.set,
+        drop_local: slot.drop_local != 0,
+    })
+}
+
 /// The slot of a packet: that of all relays that match.
 ///
 /// # Errors

@@ -5,7 +5,10 @@
 
 mod ipv4;
 mod ipv6;
+mod plain;
 mod udp;
+
+pub use plain::Plain;
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 

@@ -29,9 +29,9 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         lift_tag(ctx, packet);
     }
     let basis = Basis::new(&skb, packet);
-    let drop_local = found.hit.drop_local;
+    let drop_local = found.drop_local != 0;
     let local = if drop_local { DROP } else { NEXT };
-    let (Some(set), Some(original)) = (maps::set(found.hit.set), skb.read::<12>(0)) else {
+    let Some(set) = maps::set(found.set) else {
         maps::count_refused(found.link_stats, Reason::NoEgress as u32);
         return local;
     };
@@ -55,15 +55,17 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         }
     }
     if !drop_local {
-        put_back(ctx, &original);
+        put_back(&skb, packet);
     }
     local
 }
 
 /// Gives the frame the MAC addresses back that it came with.
-#[inline(never)]
-fn put_back(ctx: &TcContext, macs: &[u8; 12]) {
-    Skb(ctx).become_like(macs);
+#[inline(always)]
+fn put_back(skb: &Skb<'_>, packet: &Packet) {
+    let [a, b, c, d, e, f] = packet.destination_mac;
+    let [u, v, w, x, y, z] = packet.source_mac;
+    skb.become_like(&[a, b, c, d, e, f, u, v, w, x, y, z]);
 }
 
 /// The egress gets a clone of the frame.

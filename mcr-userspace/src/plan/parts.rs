@@ -103,6 +103,7 @@ impl<'a> Parts<'a> {
             stats,
             host_frames: host_frames.into(),
             leased: self.world.leased.into(),
+            present: 1,
             ..Link::default()
         };
         for (place, scope) in scopes {

@@ -14,7 +14,7 @@ use aya::{
 use ipnet::IpNet;
 use mcr_common::table::{
     Bucket, Egress, EgressSet, EgressStats, FrameKey, Key4, Key6, Lease, Limit, Link, LinkStats,
-    Node, Ports, Scope, Slot, SlotStats, Target, VlanKey,
+    NEAR_LINKS, Node, Ports, Scope, Slot, SlotStats, Target, VlanKey,
 };
 
 pub(super) use self::array::Array;
@@ -29,6 +29,7 @@ use crate::{
 
 /// Every map, by what it holds.
 pub(super) struct Maps {
+    near: Array<Link>,
     links: Hash<u32, Link>,
     vlans: Hash<VlanKey, Scope>,
     exact4: Hash<Key4, Target>,
@@ -63,6 +64,7 @@ impl Maps {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, WrongMap> {
         Ok(Self {
+            near: Array::take(object, "mcr_near")?,
             links: Hash::take(object, "mcr_links")?,
             vlans: Hash::take(object, "mcr_vlans")?,
             exact4: Hash::take(object, "mcr_exact4")?,
@@ -90,7 +92,11 @@ impl Maps {
                 if let (None, Some(link)) = (change.old, change.new) {
                     self.link_stats.reset(link.stats)?;
                 }
-                self.links.put(change)
+                if change.key < NEAR_LINKS {
+                    self.near.set(change.key, change.new.unwrap_or_default())
+                } else {
+                    self.links.put(change)
+                }
             }
             Op::Vlan(change) => self.vlans.put(change),
             Op::Route(change) => self.route(change),

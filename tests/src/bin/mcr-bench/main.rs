@@ -36,6 +36,9 @@ struct Args {
     /// Routes on TC: the group's among others that get no frames
     #[arg(long, default_value_t = 10_000)]
     routes: usize,
+    /// Who makes the copies on TC; the first three are what others are compared with
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = tc::Variant::ALL)]
+    variants: Vec<tc::Variant>,
     /// Frames in each run on TC; ten times as many for the ring, a hundredth for the delay
     #[arg(long, default_value_t = 200_000)]
     frames: usize,

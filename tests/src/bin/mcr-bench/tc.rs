@@ -13,6 +13,7 @@ use std::{
 
 use afpacket::sync::RawPacketStream;
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
 use mcr_tests::{Mcr, Netns, Topology, rules};
 use nix::{
     net::if_::if_nametoindex,
@@ -30,8 +31,8 @@ const BATCH: usize = 64;
 const MACS: [u8; 12] = [0x01, 0, 0x5e, 1, 1, 1, 0x02, 0x6d, 0x63, 0x72, 0, 1];
 
 /// What is done with the frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Variant {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Variant {
     /// Nothing: the host's stack throws them away.
     Nothing,
     /// Two `tc` commands: u32 and mirred.
@@ -47,7 +48,7 @@ enum Variant {
 }
 
 impl Variant {
-    const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Mirred,
         Self::Bare,
@@ -91,35 +92,41 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn measure(args: &Args, fan_out: u8) -> Result<()> {
     let topology = Topology::fan_out(fan_out)?;
     let frame = frame(args.size)?;
-    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); Variant::ALL.len()];
+    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); args.variants.len()];
     for _ in 0..args.runs {
-        for (variant, costs) in Variant::ALL.into_iter().zip(&mut costs) {
-            costs.push(one_run(&topology, variant, &frame, args)?);
+        for (variant, costs) in args.variants.iter().zip(&mut costs) {
+            costs.push(one_run(&topology, *variant, &frame, args)?);
         }
     }
     for costs in &mut costs {
         costs.sort_by(f64::total_cmp);
     }
-    let medians: Vec<f64> = costs.iter().map(|costs| costs[costs.len() / 2]).collect();
+    let median = |variant| {
+        let place = args.variants.iter().position(|v| *v == variant)?;
+        Some(costs[place][costs[place].len() / 2])
+    };
     println!("\n1 → {fan_out}");
-    for ((variant, costs), median) in Variant::ALL.iter().zip(&costs).zip(&medians) {
-        let alone = median - medians[0];
-        let [mirred, bare] =
-            [1, 2].map(|yardstick: usize| alone / (medians[yardstick] - medians[0]));
+    for (variant, costs) in args.variants.iter().zip(&costs) {
+        let cost = costs[costs.len() / 2];
         print!(
-            "  {:22} {median:6.2} ({:.2} to {:.2})",
+            "  {:22} {cost:6.2} ({:.2} to {:.2})",
             variant.name(),
             costs[0],
             costs[costs.len() - 1]
         );
-        if *variant == Variant::Nothing {
-            println!();
-        } else {
-            println!(
-                ", {alone:6.2} more than no relay, {mirred:.2} of mirred, {bare:.2} of bare; whole {:.3} of bare",
-                median / medians[2]
-            );
+        if let Some(nothing) = median(Variant::Nothing) {
+            let alone = cost - nothing;
+            print!(", {alone:6.2} more than no relay");
+            for yardstick in [Variant::Mirred, Variant::Bare] {
+                if let Some(other) = median(yardstick) {
+                    print!(", {:.2} of {}", alone / (other - nothing), yardstick.name());
+                }
+            }
         }
+        if let Some(bare) = median(Variant::Bare) {
+            print!("; with the generator {:.3} of its rate", bare / cost);
+        }
+        println!();
     }
     Ok(())
 }
