@@ -1,7 +1,7 @@
 //! Frame and tables in, verdict out.
 
 use crate::{
-    frame::{Addresses, Frame, Packet, Transport, parse_into},
+    frame::{Addresses, ETHERTYPE_ARP, Frame, Packet, Transport, is_tag, parse_into},
     reason::Reason,
     table::{
         Branches, EMPTY_SET, FragmentKey, FrameKey, Key4, Key6, Link, MAX_LIMITS, Node,
@@ -207,9 +207,12 @@ pub fn look_up<T: Tables>(
     found.ok_or_else(|| missed(packet, selector))
 }
 
-/// The slot of a frame that is not IP.
+/// The slot of a frame that is not IP. ARP is nobody's, nor is what has more than two tags.
 #[inline(always)]
 fn other<T: Tables>(packet: &Packet, scope: &Scope, tables: &T) -> Option<u32> {
+    if packet.ethertype == ETHERTYPE_ARP || is_tag(packet.ethertype) {
+        return None;
+    }
     let mut found = None;
     if scope.frames.any(Branches::EXACT) && packet.ethertype != 0 {
         let key = FrameKey::new(scope.node, packet.ethertype, packet.destination_mac);

@@ -24,6 +24,7 @@ pub const VLAN_TAG: usize = 4;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 /// The lowest number that is a type and not a length (IEEE 802.3 section 3.2.6).
@@ -320,7 +321,7 @@ const fn both(outer: u16, inner: u16) -> u16 {
 }
 
 #[inline(always)]
-fn is_tag(ethertype: u16) -> bool {
+pub(crate) fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
 }
 

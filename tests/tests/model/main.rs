@@ -6,6 +6,7 @@
 //! - `planning`: what holds between any two tables
 //! - `pipeline`, `meaning`: a datapath without a kernel, and tables without ids
 //! - `worlds`, `rules`, `frames`, `datagrams`: what these are made with
+//! - `scale`: one change among 100 000 groups and 1 000 ranges
 //! - `steps`: the steps of some changes, and that none of them leaves a gap
 //!
 //! `PROPTEST_CASES` says how long they search.
@@ -19,6 +20,7 @@ mod pipeline;
 mod planning;
 mod relaying;
 mod rules;
+mod scale;
 mod steps;
 mod worlds;
 
