@@ -2,7 +2,7 @@
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
 use mcr_common::{
-    Basis, Frame, Packet, Reason, Tag,
+    Basis, Frame, Packet, Reason, Tables as _, Tag,
     frame::{ETHERNET_HEADER, VLAN_TAG},
     table::{Egress, EgressStats, MAX_EGRESSES},
 };
@@ -11,6 +11,7 @@ use crate::{
     edit::mcr_edit,
     maps,
     skb::Skb,
+    tables::Maps,
     tc::{DROP, Found, NEXT},
 };
 
@@ -28,7 +29,12 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
     if packet.network != ETHERNET_HEADER && skb.stripped_tag().is_none() {
         lift_tag(ctx, packet);
     }
-    let basis = Basis::new(&skb, packet);
+    let mut basis = Basis::new(&skb, packet);
+    if found.hit.marked
+        && let Some(slot) = Maps.slot(found.hit.slot)
+    {
+        basis = basis.marked(slot.mark);
+    }
     let drop_local = found.hit.drop_local;
     let local = if drop_local { DROP } else { NEXT };
     let (Some(set), Some(original)) = (maps::set(found.hit.set), skb.read::<12>(0)) else {

@@ -81,6 +81,8 @@ pub(crate) struct Found {
     reason: u32,
     /// Of a refusal, only whether the host is not to see the frame.
     pub(crate) hit: Hit,
+    /// Whether frames of the link could have come around.
+    guarded: bool,
 }
 
 /// Says what is to be done with a frame: an outcome of [`Observed`].
@@ -116,8 +118,8 @@ fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
         found.reason = read;
         return Observed::REFUSE;
     }
-    let length = Skb(ctx).len();
-    let outcome = look_up(packet, ifindex, &scope, length, found);
+    found.guarded = link.guarded != 0;
+    let outcome = look_up(ctx, packet, ifindex, &scope, found);
     if outcome == Observed::RELAY && link.leased != 0 && !maps::lease_runs() {
         found.reason = Reason::LeaseExpired as u32;
         found.hit.drop_local = false;
@@ -156,17 +158,35 @@ extern "C" fn mcr_read(ctx: *mut __sk_buff, from_host: u32) -> u32 {
     }
 }
 
-/// Looks a packet in a frame of so many bytes up: [`Observed::RELAY`] or [`Observed::REFUSE`].
+/// Looks the packet of a frame up: [`Observed::RELAY`] or [`Observed::REFUSE`].
 #[inline(never)]
-fn look_up(packet: &Packet, ifindex: u32, scope: &Scope, length: usize, found: &mut Found) -> u32 {
-    let slot = mcr_common::look_up(packet, ifindex, scope, &Maps);
-    let hit = match slot {
-        Ok(slot) => mcr_common::decide(slot, packet, length, &Maps),
-        Err(reason) => Err(reason.into()),
+fn look_up(
+    ctx: &TcContext,
+    packet: &Packet,
+    ifindex: u32,
+    scope: &Scope,
+    found: &mut Found,
+) -> u32 {
+    let slot = match mcr_common::look_up(packet, ifindex, scope, &Maps) {
+        Ok(slot) => slot,
+        Err(reason) => {
+            found.reason = reason as u32;
+            return Observed::REFUSE;
+        }
     };
-    match hit {
+    let mut guarded = PASS;
+    if found.guarded {
+        guarded = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
+        if guarded > MARK {
+            found.reason = Reason::AlreadyRelayed as u32;
+            return Observed::REFUSE;
+        }
+    }
+    let length = Skb(ctx).len();
+    match mcr_common::decide(slot, packet, length, &Maps) {
         Ok(hit) => {
             found.hit = hit;
+            found.hit.marked = guarded == MARK;
             Observed::RELAY
         }
         Err(refusal) => {
@@ -174,5 +194,30 @@ fn look_up(packet: &Packet, ifindex: u32, scope: &Scope, length: usize, found: &
             found.hit.drop_local = refusal.drop_local;
             Observed::REFUSE
         }
+    }
+}
+
+/// A frame is relayed as any other.
+const PASS: u32 = 0;
+/// Its copies are marked.
+const MARK: u32 = 1;
+/// It came around.
+const AROUND: u32 = 2;
+
+/// Whether the packet that [`mcr_read`] has read, and that leads to this slot, came around:
+/// [`PASS`], [`MARK`] or [`AROUND`].
+///
+/// A function with external linkage as [`mcr_read`], and for its reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn mcr_guard(ctx: *mut __sk_buff, ifindex: u32, slot: u32) -> u32 {
+    let ctx = TcContext::new(ctx);
+    let Some(packet) = maps::packet() else {
+        return PASS;
+    };
+    match mcr_common::guard::guard(&Skb(&ctx), packet, ifindex, slot, &Maps) {
+        Ok(false) => PASS,
+        Ok(true) => MARK,
+        Err(_) => AROUND,
     }
 }

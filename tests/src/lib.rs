@@ -6,7 +6,7 @@
 //! All of it needs root.
 //!
 //! - [`Netns`]: a namespace; commands, sysctls and links in it
-//! - [`Topology`]: namespaces joined as the tests need them
+//! - [`Topology`], [`Circle`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
@@ -18,6 +18,7 @@
 //! frames with what must become of them.
 
 mod capture;
+mod circle;
 mod datapath;
 pub mod fixtures;
 mod frame;
@@ -38,6 +39,7 @@ mod udp;
 mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
+pub use circle::Circle;
 pub use datapath::Datapath;
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;

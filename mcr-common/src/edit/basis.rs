@@ -21,6 +21,8 @@ pub struct Basis {
     network: u8,
     hop_limit: u8,
     family: Family,
+    /// Whether copies go out from `source_mac`, whatever the egress says.
+    marked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +97,18 @@ impl Basis {
             network: packet.network as u8,
             hop_limit: packet.hop_limit,
             family,
+            marked: false,
+        }
+    }
+
+    /// The same for copies from this address, but on links that send from their own alone.
+    #[must_use]
+    #[inline(always)]
+    pub const fn marked(self, mark: [u8; 6]) -> Self {
+        Self {
+            source_mac: mark,
+            marked: true,
+            ..self
         }
     }
 
@@ -155,7 +169,10 @@ impl Basis {
     /// whatever the frame came with.
     #[inline(always)]
     fn macs(&self, egress: &Egress) -> [u8; 12] {
-        let [a, b, c, d, e, f] = egress.source_mac().unwrap_or(self.source_mac);
+        let [a, b, c, d, e, f] = match egress.source_mac() {
+            Some(mac) if !self.marked || egress.is_strict() => mac,
+            _ => self.source_mac,
+        };
         let mut destination = self.destination_mac;
         if let Some((value, mask)) = egress.destination_mac() {
             let mut index = 0;
@@ -204,7 +221,7 @@ impl Basis {
         [
             u64::from_be_bytes([self.network, self.hop_limit, a, b, c, d, e, f]),
             u64::from(self.ip_length) << 32 | u64::from(u32::from_be_bytes([w, x, y, z])),
-            u64::from_be_bytes([0, 0, u, v, tag, protocol, high, low]),
+            u64::from_be_bytes([self.marked.into(), 0, u, v, tag, protocol, high, low]),
         ]
     }
 
@@ -217,7 +234,7 @@ impl Basis {
     )]
     pub fn from_words(words: [u64; 3]) -> Self {
         let [network, hop_limit, a, b, c, d, e, f] = words[0].to_be_bytes();
-        let [_, _, u, v, tag, protocol, high, low] = words[2].to_be_bytes();
+        let [marked, _, u, v, tag, protocol, high, low] = words[2].to_be_bytes();
         let [w, x, y, z] = (words[1] as u32).to_be_bytes();
         Self {
             destination_mac: [u, v, w, x, y, z],
@@ -233,6 +250,7 @@ impl Basis {
                 6 => Family::V6,
                 _ => Family::Other,
             },
+            marked: marked != 0,
         }
     }
 }

@@ -10,6 +10,7 @@ use mcr_common::table::{
 
 use super::{
     PlanError,
+    circles::Circles,
     intern::{Full, Interner},
     table::{FrameRoute, Owner, Place, Route, Sources, Table},
     wish::Wish,
@@ -29,6 +30,9 @@ pub(super) struct Parts<'a> {
     world: &'a World,
     /// Owners whose slot must not be the one that was theirs before.
     renewed: &'a BTreeSet<Owner>,
+    circles: &'a Circles,
+    /// Ingress links of which some frames could have come around.
+    guarded: BTreeSet<u32>,
     table: Table,
     routes: usize,
     link_stats: Interner<u32>,
@@ -42,7 +46,12 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// An empty table, with the ids of `previous`, the one in force.
-    pub(super) fn new(world: &'a World, previous: &Table, renewed: &'a BTreeSet<Owner>) -> Self {
+    pub(super) fn new(
+        world: &'a World,
+        previous: &Table,
+        circles: &'a Circles,
+        renewed: &'a BTreeSet<Owner>,
+    ) -> Self {
         let links = previous.links.iter();
         let scopes = previous.places.iter();
         let scopes = scopes.map(|(id, place)| (NodeOf::Scope(*place), *id));
@@ -56,6 +65,8 @@ impl<'a> Parts<'a> {
         Self {
             world,
             renewed,
+            circles,
+            guarded: BTreeSet::new(),
             table: Table::default(),
             routes: 0,
             link_stats: Interner::new(0, MAX_LINKS, links.map(|(i, link)| (*i, link.stats))),
@@ -89,7 +100,7 @@ impl<'a> Parts<'a> {
         Ok(id)
     }
 
-    /// Adds an ingress link with its scopes.
+    /// Adds an ingress link with its scopes, whose slots are there.
     pub(super) fn add_link(
         &mut self,
         ingress: u32,
@@ -103,6 +114,7 @@ impl<'a> Parts<'a> {
             stats,
             host_frames: host_frames.into(),
             leased: self.world.leased.into(),
+            guarded: self.guarded.contains(&ingress).into(),
             ..Link::default()
         };
         for (place, scope) in scopes {
@@ -215,10 +227,16 @@ impl<'a> Parts<'a> {
             return Ok(id);
         }
         let drop_local = wishes.iter().chain(over).any(|wish| wish.drop_local());
+        let circle = self.circles.of(ingress, wishes);
         let mut slot = Slot {
             drop_local: drop_local.into(),
+            circle,
+            mark: self.world.relay_mac,
             ..Slot::default()
         };
+        if circle != 0 {
+            self.guarded.insert(ingress);
+        }
         if let Some((first, rest)) = undecided.split_first() {
             let others: Vec<_> = wishes
                 .iter()

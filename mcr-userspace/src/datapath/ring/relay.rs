@@ -159,7 +159,10 @@ impl Mine {
         }
         stats.frames += 1;
         stats.bytes += frame.bytes.len() as u64;
-        let basis = Basis::new(&slice, &packet);
+        let mut basis = Basis::new(&slice, &packet);
+        if hit.marked {
+            basis = basis.marked(slot.value.mark);
+        }
         for id in set.value.iter() {
             let Some(egress) = shared.egresses.get(*id) else {
                 continue;
@@ -230,6 +233,9 @@ mod tests {
         bucket: 0,
         within: 0,
         over: 0,
+        circle: 0,
+        mark: [0; 6],
+        unused: [0; 2],
     };
 
     /// A relay of one group to two egresses, one of which decrements the TTL.

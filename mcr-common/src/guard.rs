@@ -1,0 +1,286 @@
+//! Frames that come around, by what they carry.
+//!
+//! Copies with `source_mac: relay` are known by their source address. Others look like any frame
+//! of their sender or of their link. So what was relayed with another address is remembered for a
+//! moment, by a fingerprint of what no way through other links changes, and with where it came
+//! from:
+//!
+//! | the same frame comes again | it is |
+//! |---|---|
+//! | from another link, or on the same one from another station | one that came around: refused |
+//! | from where it came the first time | a sender that repeats itself, or a loop that keeps addresses: its copies are marked |
+//!
+//! A marked copy has the address of `source_mac: relay`. A receiver takes it as any other; every
+//! mcr refuses it. So nothing of a sender is lost, and what goes in circles ends the next time it
+//! comes by.
+
+use crate::{
+    classify::Tables,
+    frame::{Addresses, Frame, Packet, Transport},
+    reason::Reason,
+};
+
+/// Frames remembered: a power of two. Each takes the place of the one before at its place, so that
+/// a frame among a million a second is remembered for some 30 ms: many times round any loop.
+pub const MAX_SEEN: u32 = 32_768;
+
+/// Words of the payload that are looked at from its beginning, and bytes of each. The last word is
+/// looked at as well.
+const WORDS: usize = 4;
+const WORD: usize = 8;
+const HEAD: usize = WORDS * WORD;
+/// Length of the fixed header of IPv6, in bytes.
+const IPV6_HEADER: usize = 40;
+
+/// Who sent a frame on which link, and in which VLAN, shortened to the bits that [`Seen`] has for
+/// it. That two senders look alike is rare, and does no more than let a frame pass once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin(u64);
+
+const LINK: u64 = 0xffff << LINK_SHIFT;
+const LINK_SHIFT: u32 = 28;
+const VLAN: u64 = 0xfff << VLAN_SHIFT;
+const VLAN_SHIFT: u32 = 16;
+const STATION: u64 = 0xfff << STATION_SHIFT;
+const STATION_SHIFT: u32 = 4;
+
+impl Origin {
+    /// That of a packet which arrives on the link with interface index `ingress`.
+    #[must_use]
+    #[inline(always)]
+    pub fn new(packet: &Packet, ingress: u32) -> Self {
+        let station = mix(0, mac(packet.source_mac)) >> 52;
+        Self(
+            u64::from(ingress & 0xffff) << LINK_SHIFT
+                | u64::from(packet.vlan & 0xfff) << VLAN_SHIFT
+                | station << STATION_SHIFT,
+        )
+    }
+}
+
+/// What is known of a frame that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// It is new, or seldom repeated.
+    New,
+    /// It is repeated so often that its copies are to be marked.
+    Repeated,
+    /// It came around.
+    Around,
+}
+
+/// What is remembered of a frame.
+///
+/// Several CPUs read and write the two words without a lock. A reader that finds one of one frame
+/// and one of another finds neither frame, because the first is kept combined with the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Seen {
+    /// The fingerprint, exclusive-or `state`.
+    pub print: u64,
+    /// From the highest bit: the moment in units of 2^20 ns (20 bits), the [`Origin`] (40),
+    /// whether it came around (1), how often it was repeated (3).
+    pub state: u64,
+}
+
+const _: () = assert!(size_of::<Seen>() == 16);
+
+const MOMENT_SHIFT: u32 = 44;
+/// Of `CLOCK_MONOTONIC` in nanoseconds.
+const UNIT_SHIFT: u32 = 20;
+const MOMENTS: u64 = (1 << 20) - 1;
+const AROUND: u64 = 1 << 3;
+const TIMES: u64 = 7;
+
+/// For how long a frame is remembered, in units: one second. What goes around does so in less.
+const LIFE: u64 = 1_000_000_000 >> UNIT_SHIFT;
+/// Repetitions that follow each other faster than this count, in units: an eighth of a second.
+/// Slower ones make up for them.
+const QUICK: u64 = LIFE / 8;
+/// So many quick repetitions are what a sender does that makes sure; more are marked.
+const REPETITIONS: u64 = 4;
+
+impl Seen {
+    /// What a frame is that arrives `now` (`CLOCK_MONOTONIC`, nanoseconds), where this was
+    /// remembered; and what is to be remembered instead.
+    #[must_use]
+    #[inline(always)]
+    pub const fn sight(self, print: u64, origin: Origin, now: u64) -> (Sighting, Self) {
+        let moment = now >> UNIT_SHIFT & MOMENTS;
+        let from = moment << MOMENT_SHIFT | origin.0;
+        let state = self.state;
+        let age = moment.wrapping_sub(state >> MOMENT_SHIFT) & MOMENTS;
+        if self.print ^ state != print || age >= LIFE {
+            return (Sighting::New, Self::of(print, from));
+        }
+        let different = state ^ origin.0;
+        if different & LINK != 0 || different & STATION != 0 && different & VLAN == 0 {
+            // Its time is not renewed: where the first way ends, the second takes over.
+            return (Sighting::Around, Self::of(print, state | AROUND));
+        }
+        let times = state & TIMES;
+        let times = if age >= QUICK {
+            times.saturating_sub(1)
+        } else if times < TIMES {
+            times + 1
+        } else {
+            times
+        };
+        let around = state & AROUND;
+        let sighting = if around != 0 || times > REPETITIONS {
+            Sighting::Repeated
+        } else {
+            Sighting::New
+        };
+        (sighting, Self::of(print, from | around | times))
+    }
+
+    #[inline(always)]
+    const fn of(print: u64, state: u64) -> Self {
+        Self {
+            print: print ^ state,
+            state,
+        }
+    }
+}
+
+/// The place of a frame with this fingerprint, below [`MAX_SEEN`].
+#[must_use]
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lowest bits are meant")]
+pub const fn place(print: u64) -> u32 {
+    print as u32 & (MAX_SEEN - 1)
+}
+
+/// Whether the copies of a packet that leads to a slot are to be marked.
+///
+/// # Errors
+///
+/// [`Reason::AlreadyRelayed`] if it came around.
+#[inline(always)]
+pub fn guard<F: Frame, T: Tables>(
+    frame: &F,
+    packet: &Packet,
+    ingress: u32,
+    slot: u32,
+    tables: &T,
+) -> Result<bool, Reason> {
+    let slot = tables.slot(slot).ok_or(Reason::NoRelay)?;
+    if slot.circle == 0 {
+        return Ok(false);
+    }
+    let print = fingerprint(frame, packet, slot.circle);
+    match tables.sight(print, Origin::new(packet, ingress)) {
+        Sighting::New => Ok(false),
+        Sighting::Repeated => Ok(true),
+        Sighting::Around => Err(Reason::AlreadyRelayed),
+    }
+}
+
+/// What stays the same of a packet on its way through links that could be a circle: not its
+/// hardware addresses, TTL, DSCP and tags, nor checksums, which may be unfinished on one link and
+/// finished on another. Who has no IP address is known by the hardware address.
+#[must_use]
+#[inline(always)]
+pub fn fingerprint<F: Frame>(frame: &F, packet: &Packet, circle: u32) -> u64 {
+    let network = packet.network;
+    let header = frame.read::<WORD>(network).unwrap_or_default();
+    let mut print = mix(u64::from(circle), u64::from(packet.ethertype));
+    let (length, nameless) = match packet.addresses {
+        Addresses::V4 {
+            source,
+            group,
+            protocol,
+            ..
+        } => {
+            let [_, _, l0, l1, rest @ ..] = header;
+            let [i0, i1, f0, f1] = rest;
+            print = mix(
+                print,
+                u64::from(source.to_bits()) << 32 | u64::from(group.to_bits()),
+            );
+            print = mix(
+                print,
+                u64::from_be_bytes([0, protocol, l0, l1, i0, i1, f0, f1]),
+            );
+            let length = u16::from_be_bytes([l0, l1]);
+            (usize::from(length), source.is_unspecified())
+        }
+        Addresses::V6 { source, group } => {
+            let [_, f0, f1, f2, l0, l1, next, _] = header;
+            print = mix(
+                print,
+                u64::from_be_bytes([0, next, f0 & 0x0f, f1, f2, 0, l0, l1]),
+            );
+            for address in [source.octets(), group.octets()] {
+                let [a, b, c, d, e, f, g, h, rest @ ..] = address;
+                print = mix(print, u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+                print = mix(print, u64::from_be_bytes(rest));
+            }
+            let length = u16::from_be_bytes([l0, l1]);
+            (IPV6_HEADER + usize::from(length), source.is_unspecified())
+        }
+        Addresses::Other => {
+            print = mix(print, mac(packet.destination_mac));
+            (frame.len() - network, true)
+        }
+    };
+    if nameless {
+        print = mix(print, mac(packet.source_mac));
+    }
+    carried(frame, packet, network + length, print) | 1 << 63
+}
+
+/// Adds what a packet carries that ends at `end`.
+#[inline(always)]
+fn carried<F: Frame>(frame: &F, packet: &Packet, end: usize, mut print: u64) -> u64 {
+    let payload = packet.payload;
+    if let Transport::Whole { selector } | Transport::First { selector, .. } = packet.transport
+        && selector.is_udp()
+    {
+        // Ports and length; the checksum is behind them.
+        let [a, b, c, d, e, f, _, _] = frame.read(payload - WORD).unwrap_or_default();
+        print = mix(print, u64::from_be_bytes([0, 0, a, b, c, d, e, f]));
+    }
+    if payload + HEAD <= end {
+        let head = frame.read::<HEAD>(payload).unwrap_or([0; HEAD]);
+        let (words, _) = head.as_chunks::<WORD>();
+        for word in words {
+            print = mix(print, u64::from_be_bytes(*word));
+        }
+    } else {
+        for index in 0..WORDS {
+            let at = payload + index * WORD;
+            if at + WORD > end {
+                break;
+            }
+            let word = frame.read(at).unwrap_or_default();
+            print = mix(print, u64::from_be_bytes(word));
+        }
+    }
+    // Before them there is a header at least.
+    let last = frame.read(end - WORD).unwrap_or_default();
+    let last = u64::from_be_bytes(last);
+    let left = end.saturating_sub(payload);
+    mix(
+        print,
+        if left < WORD {
+            last & ((1 << (left * 8)) - 1)
+        } else {
+            last
+        },
+    )
+}
+
+#[inline(always)]
+const fn mac([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
+/// One step of a hash: a multiplication by 2^64 divided by the golden ratio, folded. Nobody who
+/// can make two packets alike for it could not as well send the same one twice.
+#[inline(always)]
+const fn mix(hash: u64, word: u64) -> u64 {
+    let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ product >> 32
+}
