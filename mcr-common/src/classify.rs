@@ -2,7 +2,7 @@
 
 use crate::{
     frame::{Addresses, Frame, Packet, Transport, parse_into},
-    guard::{Origin, Sighting, guard},
+    guard::{Marks, Origin, Sighting, guard},
     reason::Reason,
     table::{
         Branches, EMPTY_SET, FragmentKey, FrameKey, Key4, Key6, Link, MAX_LIMITS, Node,
@@ -60,8 +60,8 @@ pub struct Hit {
     pub set: u32,
     /// Whether the host is not to see the frame.
     pub drop_local: bool,
-    /// Whether copies get the address [`Slot::mark`].
-    pub marked: bool,
+    /// Which copies get the address [`Slot::mark`].
+    pub marks: Marks,
 }
 
 /// Why a frame of interest is not relayed.
@@ -111,9 +111,13 @@ pub fn classify<F: Frame, T: Tables>(
     };
     read?;
     let slot = look_up(&packet, ingress, &scope, tables)?;
-    let marked = link.guarded != 0 && guard(frame, &packet, ingress, slot, tables)?;
+    let marks = if link.guarded == 0 {
+        Marks::None
+    } else {
+        guard(frame, &packet, ingress, slot, tables)?
+    };
     let hit = decide(slot, &packet, frame.len(), tables)?;
-    Ok(Verdict::Relay(packet, Hit { marked, ..hit }))
+    Ok(Verdict::Relay(packet, Hit { marks, ..hit }))
 }
 
 /// Where a packet begins, of which at least the tags have been read. `None`: no relay on the link
@@ -310,7 +314,7 @@ pub fn decide<T: Tables>(
         slot: id,
         set: slot.set,
         drop_local,
-        marked: false,
+        marks: Marks::None,
     })
 }
 

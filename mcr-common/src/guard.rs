@@ -8,11 +8,14 @@
 //! | the same frame comes again | it is |
 //! |---|---|
 //! | from another link, or on the same one from another station | one that came around: refused |
-//! | from where it came the first time | a sender that repeats itself, or a loop that keeps addresses: its copies are marked |
+//! | from where it came the first time | a sender that repeats itself, or a loop that keeps addresses: copies are [marked](Marks) |
 //!
 //! A marked copy has the address of `source_mac: relay`. A receiver takes it as any other; every
 //! mcr refuses it. So nothing of a sender is lost, and what goes in circles ends the next time it
-//! comes by.
+//! comes by. Copies that keep the address they came with can go in circles without a sign, and are
+//! marked whenever they are repeated; and so are others of a frame that had the address before that
+//! they get. Those come back with another address than they had otherwise, and are marked now and
+//! then, for the case that two addresses look alike.
 
 use crate::{
     classify::Tables,
@@ -37,23 +40,22 @@ const IPV6_HEADER: usize = 40;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin(u64);
 
+const LINK_SHIFT: u32 = 32;
 const LINK: u64 = 0xffff << LINK_SHIFT;
-const LINK_SHIFT: u32 = 28;
+const VLAN_SHIFT: u32 = 20;
 const VLAN: u64 = 0xfff << VLAN_SHIFT;
-const VLAN_SHIFT: u32 = 16;
-const STATION: u64 = 0xfff << STATION_SHIFT;
-const STATION_SHIFT: u32 = 4;
+const STATION_SHIFT: u32 = 7;
+const STATION: u64 = 0x1fff << STATION_SHIFT;
 
 impl Origin {
     /// That of a packet which arrives on the link with interface index `ingress`.
     #[must_use]
     #[inline(always)]
     pub fn new(packet: &Packet, ingress: u32) -> Self {
-        let station = mix(0, mac(packet.source_mac)) >> 52;
         Self(
             u64::from(ingress & 0xffff) << LINK_SHIFT
                 | u64::from(packet.vlan & 0xfff) << VLAN_SHIFT
-                | station << STATION_SHIFT,
+                | station(packet.source_mac) << STATION_SHIFT,
         )
     }
 }
@@ -61,12 +63,37 @@ impl Origin {
 /// What is known of a frame that arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sighting {
-    /// It is new, or seldom repeated.
-    New,
-    /// It is repeated so often that its copies are to be marked.
-    Repeated,
+    /// It is new, or comes from where it came before.
+    Fine(Marks),
     /// It came around.
     Around,
+}
+
+/// Which copies of a frame get the address of `source_mac: relay`, beside those that have it
+/// anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Marks {
+    /// None.
+    #[default]
+    None = 0,
+    /// Those that would keep the address the frame came with.
+    Kept = 1,
+    /// All, but on links that send from their own address alone.
+    All = 2,
+}
+
+impl Marks {
+    /// From its number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::None,
+            1 => Self::Kept,
+            _ => Self::All,
+        }
+    }
 }
 
 /// What is remembered of a frame.
@@ -78,27 +105,22 @@ pub enum Sighting {
 pub struct Seen {
     /// The fingerprint, exclusive-or `state`.
     pub print: u64,
-    /// From the highest bit: the moment in units of 2^20 ns (20 bits), the [`Origin`] (40),
-    /// whether it came around (1), how often it was repeated (3).
+    /// From the highest bit: the moment in units of 2^24 ns (16 bits), the [`Origin`] (41), and how
+    /// often it was repeated (7).
     pub state: u64,
 }
 
 const _: () = assert!(size_of::<Seen>() == 16);
 
-const MOMENT_SHIFT: u32 = 44;
+const MOMENT_SHIFT: u32 = 48;
 /// Of `CLOCK_MONOTONIC` in nanoseconds.
-const UNIT_SHIFT: u32 = 20;
-const MOMENTS: u64 = (1 << 20) - 1;
-const AROUND: u64 = 1 << 3;
-const TIMES: u64 = 7;
-
+const UNIT_SHIFT: u32 = 24;
+const MOMENTS: u64 = 0xffff;
 /// For how long a frame is remembered, in units: one second. What goes around does so in less.
 const LIFE: u64 = 1_000_000_000 >> UNIT_SHIFT;
-/// Repetitions that follow each other faster than this count, in units: an eighth of a second.
-/// Slower ones make up for them.
-const QUICK: u64 = LIFE / 8;
-/// So many quick repetitions are what a sender does that makes sure; more are marked.
-const REPETITIONS: u64 = 4;
+/// One repetition in so many is marked, whatever address it would have. A network that takes no
+/// foreign address loses that one.
+const OFTEN: u64 = 1 << 7;
 
 impl Seen {
     /// What a frame is that arrives `now` (`CLOCK_MONOTONIC`, nanoseconds), where this was
@@ -111,28 +133,16 @@ impl Seen {
         let state = self.state;
         let age = moment.wrapping_sub(state >> MOMENT_SHIFT) & MOMENTS;
         if self.print ^ state != print || age >= LIFE {
-            return (Sighting::New, Self::of(print, from));
+            return (Sighting::Fine(Marks::None), Self::of(print, from));
         }
         let different = state ^ origin.0;
         if different & LINK != 0 || different & STATION != 0 && different & VLAN == 0 {
             // Its time is not renewed: where the first way ends, the second takes over.
-            return (Sighting::Around, Self::of(print, state | AROUND));
+            return (Sighting::Around, self);
         }
-        let times = state & TIMES;
-        let times = if age >= QUICK {
-            times.saturating_sub(1)
-        } else if times < TIMES {
-            times + 1
-        } else {
-            times
-        };
-        let around = state & AROUND;
-        let sighting = if around != 0 || times > REPETITIONS {
-            Sighting::Repeated
-        } else {
-            Sighting::New
-        };
-        (sighting, Self::of(print, from | around | times))
+        let times = (state + 1) % OFTEN;
+        let marks = if times == 0 { Marks::All } else { Marks::Kept };
+        (Sighting::Fine(marks), Self::of(print, from | times))
     }
 
     #[inline(always)]
@@ -152,7 +162,7 @@ pub const fn place(print: u64) -> u32 {
     print as u32 & (MAX_SEEN - 1)
 }
 
-/// Whether the copies of a packet that leads to a slot are to be marked.
+/// Which copies of a packet that leads to a slot are to be marked.
 ///
 /// # Errors
 ///
@@ -164,29 +174,30 @@ pub fn guard<F: Frame, T: Tables>(
     ingress: u32,
     slot: u32,
     tables: &T,
-) -> Result<bool, Reason> {
+) -> Result<Marks, Reason> {
     let slot = tables.slot(slot).ok_or(Reason::NoRelay)?;
     if slot.circle == 0 {
-        return Ok(false);
+        return Ok(Marks::None);
     }
     let print = fingerprint(frame, packet, slot.circle);
     match tables.sight(print, Origin::new(packet, ingress)) {
-        Sighting::New => Ok(false),
-        Sighting::Repeated => Ok(true),
+        // It may have got the address from this very slot.
+        Sighting::Fine(Marks::Kept) if slot.own & bit(packet.source_mac) != 0 => Ok(Marks::All),
+        Sighting::Fine(marks) => Ok(marks),
         Sighting::Around => Err(Reason::AlreadyRelayed),
     }
 }
 
 /// What stays the same of a packet on its way through links that could be a circle: not its
 /// hardware addresses, TTL, DSCP and tags, nor checksums, which may be unfinished on one link and
-/// finished on another. Who has no IP address is known by the hardware address.
+/// finished on another.
 #[must_use]
 #[inline(always)]
 pub fn fingerprint<F: Frame>(frame: &F, packet: &Packet, circle: u32) -> u64 {
     let network = packet.network;
     let header = frame.read::<WORD>(network).unwrap_or_default();
     let mut print = mix(u64::from(circle), u64::from(packet.ethertype));
-    let (length, nameless) = match packet.addresses {
+    let length = match packet.addresses {
         Addresses::V4 {
             source,
             group,
@@ -204,7 +215,7 @@ pub fn fingerprint<F: Frame>(frame: &F, packet: &Packet, circle: u32) -> u64 {
                 u64::from_be_bytes([0, protocol, l0, l1, i0, i1, f0, f1]),
             );
             let length = u16::from_be_bytes([l0, l1]);
-            (usize::from(length), source.is_unspecified())
+            usize::from(length)
         }
         Addresses::V6 { source, group } => {
             let [_, f0, f1, f2, l0, l1, next, _] = header;
@@ -218,16 +229,14 @@ pub fn fingerprint<F: Frame>(frame: &F, packet: &Packet, circle: u32) -> u64 {
                 print = mix(print, u64::from_be_bytes(rest));
             }
             let length = u16::from_be_bytes([l0, l1]);
-            (IPV6_HEADER + usize::from(length), source.is_unspecified())
+            IPV6_HEADER + usize::from(length)
         }
         Addresses::Other => {
             print = mix(print, mac(packet.destination_mac));
-            (frame.len() - network, true)
+            frame.len() - network
         }
     };
-    if nameless {
-        print = mix(print, mac(packet.source_mac));
-    }
+    // So that no entry that was never written is taken for a frame.
     carried(frame, packet, network + length, print) | 1 << 63
 }
 
@@ -270,6 +279,19 @@ fn carried<F: Frame>(frame: &F, packet: &Packet, end: usize, mut print: u64) -> 
             last
         },
     )
+}
+
+/// An address shortened to 13 bits.
+#[inline(always)]
+const fn station(address: [u8; 6]) -> u64 {
+    mix(0, mac(address)) >> 51
+}
+
+/// An address shortened to one bit of 64.
+#[must_use]
+#[inline(always)]
+pub const fn bit(address: [u8; 6]) -> u64 {
+    1 << (station(address) % 64)
 }
 
 #[inline(always)]

@@ -4,6 +4,7 @@ use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
 use mcr_common::{
     Basis, Frame, Packet, Reason, Tables as _, Tag,
     frame::{ETHERNET_HEADER, VLAN_TAG},
+    guard::Marks,
     table::{Egress, EgressStats, MAX_EGRESSES},
 };
 
@@ -30,10 +31,10 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         lift_tag(ctx, packet);
     }
     let mut basis = Basis::new(&skb, packet);
-    if found.hit.marked
+    if found.hit.marks != Marks::None
         && let Some(slot) = Maps.slot(found.hit.slot)
     {
-        basis = basis.marked(slot.mark);
+        basis = basis.marked(found.hit.marks, slot.mark);
     }
     let drop_local = found.hit.drop_local;
     let local = if drop_local { DROP } else { NEXT };

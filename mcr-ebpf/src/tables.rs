@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use mcr_common::{
     classify::Tables,
-    guard::{MAX_SEEN, Origin, Seen, Sighting, place},
+    guard::{MAX_SEEN, Marks, Origin, Seen, Sighting, place},
     table::{
         Bucket, FRAGMENT_TIMEOUT, FragmentKey, FrameKey, Key4, Key6, Limit, MAX_BUCKETS,
         MAX_FRAGMENTS, MAX_NODES, MAX_PORTS, MAX_ROUTES, MAX_SLOTS, MAX_VLANS, Node, Ports, Scope,
@@ -140,7 +140,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn sight(&self, print: u64, origin: Origin) -> Sighting {
         let Some(seen) = SEEN.get_ptr_mut(place(print)) else {
-            return Sighting::New;
+            return Sighting::Fine(Marks::None);
         };
         // SAFETY: the entry is there for as long as the program, and aligned to 8 bytes. Other CPUs
         // change it meanwhile, by whole words; that they need not belong together is seen to.

@@ -8,7 +8,8 @@ use aya_ebpf::{
 };
 use mcr_common::{
     Frame as _, Hit, Packet, Reason,
-    table::{Observed, Scope},
+    guard::Marks,
+    table::{MAX_SLOTS, Observed, Scope},
 };
 
 use crate::{
@@ -81,8 +82,6 @@ pub(crate) struct Found {
     reason: u32,
     /// Of a refusal, only whether the host is not to see the frame.
     pub(crate) hit: Hit,
-    /// Whether frames of the link could have come around.
-    guarded: bool,
 }
 
 /// Says what is to be done with a frame: an outcome of [`Observed`].
@@ -118,8 +117,21 @@ fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
         found.reason = read;
         return Observed::REFUSE;
     }
-    found.guarded = link.guarded != 0;
-    let outcome = look_up(ctx, packet, ifindex, &scope, found);
+    let slot = look_up(packet, ifindex, &scope);
+    if slot >= MAX_SLOTS {
+        found.reason = slot - MAX_SLOTS;
+        return Observed::REFUSE;
+    }
+    let mut marks = Marks::None as u32;
+    if link.guarded != 0 {
+        marks = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
+        if marks == AROUND {
+            found.reason = Reason::AlreadyRelayed as u32;
+            return Observed::REFUSE;
+        }
+    }
+    let outcome = choose(packet, slot, Skb(ctx).len(), found);
+    found.hit.marks = Marks::from_number(marks as u8);
     if outcome == Observed::RELAY && link.leased != 0 && !maps::lease_runs() {
         found.reason = Reason::LeaseExpired as u32;
         found.hit.drop_local = false;
@@ -158,35 +170,22 @@ extern "C" fn mcr_read(ctx: *mut __sk_buff, from_host: u32) -> u32 {
     }
 }
 
-/// Looks the packet of a frame up: [`Observed::RELAY`] or [`Observed::REFUSE`].
+/// The slot of a packet, or [`MAX_SLOTS`] and the [`Reason::index`] of a refusal.
 #[inline(never)]
-fn look_up(
-    ctx: &TcContext,
-    packet: &Packet,
-    ifindex: u32,
-    scope: &Scope,
-    found: &mut Found,
-) -> u32 {
-    let slot = match mcr_common::look_up(packet, ifindex, scope, &Maps) {
+fn look_up(packet: &Packet, ifindex: u32, scope: &Scope) -> u32 {
+    match mcr_common::look_up(packet, ifindex, scope, &Maps) {
         Ok(slot) => slot,
-        Err(reason) => {
-            found.reason = reason as u32;
-            return Observed::REFUSE;
-        }
-    };
-    let mut guarded = PASS;
-    if found.guarded {
-        guarded = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
-        if guarded > MARK {
-            found.reason = Reason::AlreadyRelayed as u32;
-            return Observed::REFUSE;
-        }
+        Err(reason) => MAX_SLOTS + reason as u32,
     }
-    let length = Skb(ctx).len();
+}
+
+/// Says what a slot comes to for a packet in a frame of so many bytes: [`Observed::RELAY`] or
+/// [`Observed::REFUSE`].
+#[inline(never)]
+fn choose(packet: &Packet, slot: u32, length: usize, found: &mut Found) -> u32 {
     match mcr_common::decide(slot, packet, length, &Maps) {
         Ok(hit) => {
             found.hit = hit;
-            found.hit.marked = guarded == MARK;
             Observed::RELAY
         }
         Err(refusal) => {
@@ -197,15 +196,11 @@ fn look_up(
     }
 }
 
-/// A frame is relayed as any other.
-const PASS: u32 = 0;
-/// Its copies are marked.
-const MARK: u32 = 1;
-/// It came around.
-const AROUND: u32 = 2;
+/// The frame came around. No [`Marks`] has this number.
+const AROUND: u32 = u8::MAX as u32 + 1;
 
-/// Whether the packet that [`mcr_read`] has read, and that leads to this slot, came around:
-/// [`PASS`], [`MARK`] or [`AROUND`].
+/// Which copies are to be marked of the packet that [`mcr_read`] has read, and that leads to this
+/// slot, as the number of [`Marks`]; or [`AROUND`].
 ///
 /// A function with external linkage as [`mcr_read`], and for its reason.
 #[unsafe(no_mangle)]
@@ -213,11 +208,10 @@ const AROUND: u32 = 2;
 extern "C" fn mcr_guard(ctx: *mut __sk_buff, ifindex: u32, slot: u32) -> u32 {
     let ctx = TcContext::new(ctx);
     let Some(packet) = maps::packet() else {
-        return PASS;
+        return AROUND;
     };
     match mcr_common::guard::guard(&Skb(&ctx), packet, ifindex, slot, &Maps) {
-        Ok(false) => PASS,
-        Ok(true) => MARK,
+        Ok(marks) => marks as u32,
         Err(_) => AROUND,
     }
 }

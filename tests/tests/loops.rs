@@ -63,8 +63,9 @@ fn stream(from: &mut Inject, captures: &[Capture; 2], least: usize, most: usize)
     for (text, count) in texts(&captures[1])? {
         ensure!((least..=most).contains(&count), "{text}: {count} times");
     }
+    // Of these, one is the frame itself.
     for (text, count) in texts(&captures[0])? {
-        ensure!(count <= most, "{text}: {count} times back");
+        ensure!(count <= 1 + most, "{text}: {count} times back");
     }
     Ok(())
 }
@@ -91,31 +92,27 @@ fn two_relays_side_by_side_make_no_storm(datapath: Datapath) -> Result<()> {
         let two = start(datapath, &circle.two, "two", &both)?;
         let captures = circle.captures()?;
         let mut sender = Inject::on(&circle.ends[0], "end")?;
-        sender.send(&frame("around")?)?;
-        captures[1].wait_for(1, WAIT, says("around"))?;
         // A thread for each link may be slower than a whole relay: then one of the two frames
         // that come by one mcr is that which the other one has relayed.
         let sure = mode == "relay" || datapath != Datapath::AfPacket;
-        refuses(&one, 1)?;
-        refuses(&two, 1)?;
         stream(&mut sender, &captures, if sure { 2 } else { 1 }, 2)?;
         for mcr in [one, two] {
-            refuses(&mcr, 61)?;
-            let stats = mcr.finish()?;
             if sure {
-                ensure!(
-                    stats.relay("r") == 61 && stats.copies("sa") == 0,
-                    "{mode}: {stats}"
-                );
+                refuses(&mcr, 60)?;
             }
+            let stats = mcr.finish()?;
+            ensure!(
+                !sure || stats.relay("r") == 60 && stats.copies("sa") == 0,
+                "{mode}: {stats}"
+            );
         }
     }
     Ok(())
 }
 
-/// What keeps its address is known after some rounds only, and then by its repetitions.
+/// What keeps its address is known by its repetition only, which is marked.
 fn one_relay_each_way_makes_no_storm(datapath: Datapath) -> Result<()> {
-    for (mode, most) in [("relay", 1), ("egress", 1), ("keep", 7)] {
+    for (mode, most) in [("relay", 1), ("egress", 1), ("keep", 2)] {
         let circle = Circle::new()?;
         let way = |from, to| {
             format!("{{name: r, from: {from}, to: {to}, groups: 239.1.1.1, source_mac: {mode}}}")
@@ -129,8 +126,8 @@ fn one_relay_each_way_makes_no_storm(datapath: Datapath) -> Result<()> {
         let refused =
             |mcr: &Mcr, link| mcr.until(|stats| stats.refused(link, "already-relayed") > 0);
         match mode {
-            "relay" => refused(&two, "sb")?,
-            _ => refused(&one, "sa")?,
+            "egress" => refused(&one, "sa")?,
+            _ => refused(&two, "sb")?,
         };
         let all = one.finish()?.refused("sa", "already-relayed")
             + two.finish()?.refused("sb", "already-relayed");
@@ -161,7 +158,7 @@ fn a_link_back_to_the_relay_makes_no_storm(datapath: Datapath) -> Result<()> {
         }
         mcr.until(|stats| stats.refused("back", "already-relayed") >= 3)?;
         for (text, count) in texts(&round)? {
-            ensure!(count <= 8, "{mode}: {text} {count} times");
+            ensure!(count <= 3, "{mode}: {text} {count} times");
         }
         mcr.finish()?;
     }
@@ -197,10 +194,14 @@ fn a_reflected_frame_is_not_relayed_again(datapath: Datapath) -> Result<()> {
     Ok(())
 }
 
-/// The same bytes again and again: each makes a copy, those of the many from the relay's address.
+/// The same bytes again and again, each of which makes a copy.
 fn a_sender_that_repeats_itself_loses_nothing(datapath: Datapath) -> Result<()> {
     for mode in MODES {
         let topology = Topology::fan_out(1)?;
+        // An address that is not taken for that of the sender.
+        topology
+            .relay
+            .ip("link set out0 address 02:00:00:00:01:00")?;
         let relay =
             format!("{{name: r, between: [in0, out0], groups: 239.1.1.1, source_mac: {mode}}}");
         let mcr = Mcr::relaying(datapath, &topology.relay, &[&relay])?;
@@ -214,7 +215,14 @@ fn a_sender_that_repeats_itself_loses_nothing(datapath: Datapath) -> Result<()> 
         if mode != "relay" {
             ensure!(!copies[0].is_relayed(), "the first copy is marked");
         }
-        ensure!(copies[499].is_relayed(), "the last copy is not marked");
+        // That could be frames that go around, as far as anybody can tell.
+        let marked = copies.iter().filter(|copy| copy.is_relayed()).count();
+        let expected = match mode {
+            "relay" => 500,
+            "egress" => 499 / 128,
+            _ => 499,
+        };
+        ensure!(marked == expected, "{mode}: {marked} marked");
         let stats = mcr.finish()?;
         ensure!(stats.copies("out0") == 500, "{mode}: {stats}");
     }

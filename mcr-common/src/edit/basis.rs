@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use super::checksum::updated_checksum;
 use crate::{
     frame::{Addresses, Frame, Packet},
+    guard::Marks,
     reason::Reason,
     table::{Egress, HopEdit},
 };
@@ -21,8 +22,8 @@ pub struct Basis {
     network: u8,
     hop_limit: u8,
     family: Family,
-    /// Whether copies go out from `source_mac`, whatever the egress says.
-    marked: bool,
+    /// Whether `source_mac` is the address of marked copies, and which they are.
+    marks: Marks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,17 +98,20 @@ impl Basis {
             network: packet.network as u8,
             hop_limit: packet.hop_limit,
             family,
-            marked: false,
+            marks: Marks::None,
         }
     }
 
-    /// The same for copies from this address, but on links that send from their own alone.
+    /// The same with some copies from the address `mark`.
     #[must_use]
     #[inline(always)]
-    pub const fn marked(self, mark: [u8; 6]) -> Self {
+    pub fn marked(self, marks: Marks, mark: [u8; 6]) -> Self {
+        if marks == Marks::None {
+            return self;
+        }
         Self {
             source_mac: mark,
-            marked: true,
+            marks,
             ..self
         }
     }
@@ -170,7 +174,7 @@ impl Basis {
     #[inline(always)]
     fn macs(&self, egress: &Egress) -> [u8; 12] {
         let [a, b, c, d, e, f] = match egress.source_mac() {
-            Some(mac) if !self.marked || egress.is_strict() => mac,
+            Some(mac) if self.marks != Marks::All || egress.is_strict() => mac,
             _ => self.source_mac,
         };
         let mut destination = self.destination_mac;
@@ -221,7 +225,7 @@ impl Basis {
         [
             u64::from_be_bytes([self.network, self.hop_limit, a, b, c, d, e, f]),
             u64::from(self.ip_length) << 32 | u64::from(u32::from_be_bytes([w, x, y, z])),
-            u64::from_be_bytes([self.marked.into(), 0, u, v, tag, protocol, high, low]),
+            u64::from_be_bytes([self.marks as u8, 0, u, v, tag, protocol, high, low]),
         ]
     }
 
@@ -234,7 +238,7 @@ impl Basis {
     )]
     pub fn from_words(words: [u64; 3]) -> Self {
         let [network, hop_limit, a, b, c, d, e, f] = words[0].to_be_bytes();
-        let [marked, _, u, v, tag, protocol, high, low] = words[2].to_be_bytes();
+        let [marks, _, u, v, tag, protocol, high, low] = words[2].to_be_bytes();
         let [w, x, y, z] = (words[1] as u32).to_be_bytes();
         Self {
             destination_mac: [u, v, w, x, y, z],
@@ -250,7 +254,7 @@ impl Basis {
                 6 => Family::V6,
                 _ => Family::Other,
             },
-            marked: marked != 0,
+            marks: Marks::from_number(marks),
         }
     }
 }

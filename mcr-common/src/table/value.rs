@@ -59,9 +59,11 @@ pub struct Slot {
     pub mark: [u8; 6],
     /// Zero.
     pub unused: [u8; 2],
+    /// The addresses that copies have, but for `mark`: the sum of [`crate::guard::bit`] of each.
+    pub own: u64,
 }
 
-const _: () = assert!(size_of::<Slot>() == 32);
+const _: () = assert!(size_of::<Slot>() == 40);
 
 /// An egress list: ids of [`super::Egress`] entries. Written once, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

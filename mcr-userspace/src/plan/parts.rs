@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use mcr_common::table::{
-    EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
-    MAX_LIMITS, MAX_LINKS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope,
-    Slot, Target,
+use mcr_common::{
+    guard,
+    table::{
+        EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
+        MAX_LIMITS, MAX_LINKS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope,
+        Slot, Target,
+    },
 };
 
 use super::{
@@ -232,6 +235,7 @@ impl<'a> Parts<'a> {
             drop_local: drop_local.into(),
             circle,
             mark: self.world.relay_mac,
+            own: own(wishes),
             ..Slot::default()
         };
         if circle != 0 {
@@ -300,6 +304,13 @@ fn names(wishes: &[&Wish<'_>]) -> Vec<String> {
     let mut names: Vec<_> = wishes.iter().map(|w| w.relay.name.clone()).collect();
     names.sort();
     names
+}
+
+/// The addresses that links have and copies get.
+fn own(wishes: &[&Wish<'_>]) -> u64 {
+    let egresses = wishes.iter().flat_map(|wish| wish.egress.iter());
+    let addresses = egresses.filter_map(Egress::source_mac);
+    addresses.fold(0, |all, address| all | guard::bit(address))
 }
 
 fn full(what: &'static str, limit: u32, names: impl Fn() -> String) -> PlanError {

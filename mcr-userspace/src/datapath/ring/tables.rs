@@ -17,7 +17,7 @@ use foldhash::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mcr_common::{
     Tables,
-    guard::{MAX_SEEN, Origin, Seen, Sighting, place},
+    guard::{MAX_SEEN, Marks, Origin, Seen, Sighting, place},
     table::{
         Egress, FragmentKey, FrameKey, Key4, Key6, Limit, Link, Node, Ports, Scope, Selector, Slot,
         Take, Target, VlanKey, take,
@@ -293,7 +293,7 @@ impl Tables for View<'_> {
 
     fn sight(&self, print: u64, origin: Origin) -> Sighting {
         let Some(seen) = self.shared.seen.get(place(print) as usize) else {
-            return Sighting::New;
+            return Sighting::Fine(Marks::None);
         };
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (sighting, after) = seen.sight(print, origin, now());
