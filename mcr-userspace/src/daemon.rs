@@ -6,7 +6,7 @@
 //! netlink ────────────┘              ├──► joins ◄──► queriers
 //!                                    └──► neighbours ─► netlink
 //! control socket ◄──► reload, snapshots
-//! clock ─► Datapath::keep_alive, statistics
+//! clock ─► Datapath::keep_alive, a look for storms, statistics
 //! SIGINT, SIGTERM ─► end
 //! ```
 
@@ -17,6 +17,7 @@ mod ledger;
 mod printer;
 mod reload;
 mod select;
+mod storms;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
@@ -124,6 +125,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     controller.announce_ready();
 
     let mut sign_of_life = ticks(SIGN_OF_LIFE);
+    let mut look = ticks(storms::LOOK);
     let mut statistics = settings.statistics.map(ticks);
     let printer = Printer::start()?;
     loop {
@@ -145,6 +147,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             }
             () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
             _ = sign_of_life.tick() => controller.keep_alive()?,
+            _ = look.tick() => controller.look_for_storms(),
             () = controller.joins_mut().due() => controller.joins_mut().advance(),
             () = tick(statistics.as_mut()) => printer.print(&controller.report()?),
         }

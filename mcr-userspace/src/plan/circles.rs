@@ -18,7 +18,7 @@ type Edges = BTreeMap<u32, BTreeSet<u32>>;
 #[derive(Debug, Default)]
 pub(super) struct Circles {
     /// By ingress link: the lowest index among the links that lead there and back.
-    circles: BTreeMap<u32, u32>,
+    by_ingress: BTreeMap<u32, u32>,
     /// Circles on the way of which some copies have no mark.
     unmarked: BTreeSet<u32>,
     mark: [u8; 6],
@@ -44,7 +44,7 @@ impl Circles {
             }
         }
         Self {
-            circles,
+            by_ingress: circles,
             unmarked,
             mark,
         }
@@ -52,7 +52,7 @@ impl Circles {
 
     /// The circle of frames for which these wishes ask on an ingress link; 0: none that matters.
     pub(super) fn of(&self, ingress: u32, wishes: &[&Wish<'_>]) -> u32 {
-        let Some(circle) = self.circles.get(&ingress) else {
+        let Some(circle) = self.by_ingress.get(&ingress) else {
             return 0;
         };
         let mut egresses = wishes.iter().flat_map(|wish| wish.egress.iter());
@@ -104,15 +104,12 @@ fn walk(edges: &Edges, from: u32, seen: &mut BTreeSet<u32>, finished: &mut Vec<u
     };
     let mut open: Vec<_> = enter(from, seen).into_iter().collect();
     while let Some((node, targets)) = open.last_mut() {
-        match targets.next() {
-            Some(target) => {
-                let target = *target;
-                open.extend(enter(target, seen));
-            }
-            None => {
-                finished.push(*node);
-                open.pop();
-            }
+        if let Some(target) = targets.next() {
+            let target = *target;
+            open.extend(enter(target, seen));
+        } else {
+            finished.push(*node);
+            open.pop();
         }
     }
 }
