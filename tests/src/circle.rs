@@ -53,7 +53,14 @@ impl Circle {
             segment.wait_running(&["bridge", "one", "two", "end"], WAIT)?;
             end.wait_running(&["end"], WAIT)?;
         }
-        for netns in [&circle.one, &circle.two] {
+        for (number, netns) in [&circle.one, &circle.two].into_iter().enumerate() {
+            // Not left to chance, as what is told apart by its address may be alike, if seldom.
+            for link in ["sa", "sb"] {
+                let last = link.as_bytes()[1];
+                netns.ip(&format!(
+                    "link set {link} address 02:00:00:00:{number:02x}:{last:02x}"
+                ))?;
+            }
             netns.wait_running(&["sa", "sb"], WAIT)?;
         }
         Ok(circle)
