@@ -154,8 +154,8 @@ fn words_of_two_frames_are_none() {
 
 #[test]
 fn a_frame_is_known_whatever_happens_to_it_on_its_way() {
-    let payload: Vec<u8> = (0..100).collect();
-    for length in [0, 1, 7, 8, 9, 31, 32, 33, 40, 100] {
+    let payload: Vec<u8> = (0..200).collect();
+    for length in [0, 1, 7, 8, 9, 31, 32, 33, 40, 127, 128, 129, 200] {
         let text = &payload[..length];
         for before in [v4(Ipv4Addr::new(10, 0, 0, 1), 5000, 9, text), v6(7, text)] {
             let mut frame = before.clone();
@@ -184,17 +184,17 @@ fn a_frame_is_known_whatever_happens_to_it_on_its_way() {
 #[test]
 fn another_frame_is_another() {
     let source = Ipv4Addr::new(10, 0, 0, 1);
-    let payload = [0; 40];
+    let payload = [0; 136];
     let mut all = vec![
         v4(source, 5000, 9, &payload),
         v4(Ipv4Addr::new(10, 0, 0, 2), 5000, 9, &payload),
         v4(source, 5001, 9, &payload),
-        v4(source, 5000, 9, &payload[..39]),
+        v4(source, 5000, 9, &payload[..135]),
         v4(source, 5000, 9, &[]),
         v6(7, &payload),
         v6(8, &payload),
     ];
-    for byte in 0..40 {
+    for byte in 0..136 {
         let mut other = payload;
         other[byte] = 1;
         all.push(v4(source, 5000, 9, &other));

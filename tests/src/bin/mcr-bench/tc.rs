@@ -30,17 +30,20 @@ enum Variant {
     Mirred,
     /// The TC program; the host still sees the frames.
     Tc,
-    /// The same with the group joined, so that the host's stack delivers the frames to nobody.
+    /// The same with copies that could come around unmarked, and are looked out for.
+    TcGuarded,
+    /// The same as [`Self::Tc`], with the group joined, so that the host's stack delivers the frames to nobody.
     TcJoined,
     /// The TC program; the host does not see them.
     TcDrop,
 }
 
 impl Variant {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Mirred,
         Self::Tc,
+        Self::TcGuarded,
         Self::TcJoined,
         Self::TcDrop,
     ];
@@ -50,6 +53,7 @@ impl Variant {
             Self::Nothing => "no relay",
             Self::Mirred => "tc mirred",
             Self::Tc => "mcr tc",
+            Self::TcGuarded => "mcr tc, egress MAC",
             Self::TcJoined => "mcr tc, group joined",
             Self::TcDrop => "mcr tc, local: drop",
         }
@@ -146,7 +150,7 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
         )?;
         Ok(Running::Filter)
     };
-    let mcr = |local: &str, join: &str| {
+    let mcr = |local: &str, join: &str, source_mac: &str| {
         let arguments = [
             "--datapath",
             "tc",
@@ -160,6 +164,8 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
             local,
             "--join",
             join,
+            "--source-mac",
+            source_mac,
         ];
         Ok(Running::Mcr(Box::new(Mcr::run(
             &topology.relay,
@@ -169,9 +175,10 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
     match variant {
         Variant::Nothing => Ok(Running::Nothing),
         Variant::Mirred => mirred(),
-        Variant::Tc => mcr("keep", "false"),
-        Variant::TcJoined => mcr("keep", "true"),
-        Variant::TcDrop => mcr("drop", "false"),
+        Variant::Tc => mcr("keep", "false", "relay"),
+        Variant::TcGuarded => mcr("keep", "false", "egress"),
+        Variant::TcJoined => mcr("keep", "true", "relay"),
+        Variant::TcDrop => mcr("drop", "false", "relay"),
     }
 }
 
