@@ -37,6 +37,15 @@ pub trait Datapath {
     /// go what was prepared before and not used. What goes wrong is told by their steps.
     fn prepare(&mut self, _ops: &[Op]) {}
 
+    /// Those of ingress links alone, which is less work where there is much else.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be read.
+    fn link_counters(&self, table: &Table) -> Result<BTreeMap<u32, LinkStats>, StepError> {
+        Ok(self.counters(table)?.links)
+    }
+
     /// Carries out all changes, or none: if one fails, those before it are undone.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! All of it needs root.
 //!
 //! - [`Netns`]: a namespace; commands, sysctls and links in it
-//! - [`Topology`]: namespaces joined as the tests need them
+//! - [`Topology`], [`Circle`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
 //! - [`Labelled`]: frames with labels, and behind which egress their copies must arrive
 //! - [`Tap`]: a link whose wire is the test
@@ -20,6 +20,7 @@
 //! frames with what must become of them, and a large rule file.
 
 mod capture;
+mod circle;
 mod datapath;
 pub mod fixtures;
 mod frame;
@@ -43,6 +44,7 @@ mod udp;
 mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
+pub use circle::Circle;
 pub use datapath::Datapath;
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;

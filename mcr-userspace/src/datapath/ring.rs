@@ -136,7 +136,7 @@ impl Ring {
         if change.new.is_none() {
             self.retired.slots.remove(&change.key);
         }
-        self.shared().slots.put(change.key, change.new);
+        self.shared().slot(change);
         Ok(())
     }
 

@@ -3,13 +3,18 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use ipnet::IpNet;
-use mcr_common::table::{
-    EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
-    MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Slot, Target,
+use mcr_common::{
+    guard,
+    table::{
+        EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
+        MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Slot,
+        Target,
+    },
 };
 
 use super::{
     PlanError,
+    circles::Circles,
     intern::{Full, Interner},
     table::{FrameRoute, Groups, Owner, Place, Sources, Table},
     wish::{Wish, listed},
@@ -30,6 +35,9 @@ pub(super) struct Parts<'a> {
     previous: &'a Table,
     /// Owners whose slot must not be the one that was theirs before.
     renewed: &'a BTreeSet<Owner>,
+    circles: &'a Circles,
+    /// Ingress links of which some frames could have come around.
+    guarded: BTreeSet<u32>,
     table: Table,
     /// How many groups and sources there are of IPv4 and of IPv6.
     routes: [usize; 2],
@@ -44,7 +52,12 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// An empty table, with the ids of `previous`, the one in force.
-    pub(super) fn new(world: &'a World, previous: &'a Table, renewed: &'a BTreeSet<Owner>) -> Self {
+    pub(super) fn new(
+        world: &'a World,
+        previous: &'a Table,
+        circles: &'a Circles,
+        renewed: &'a BTreeSet<Owner>,
+    ) -> Self {
         let links = previous.links.iter();
         let scopes = previous.places.iter();
         let scopes = scopes.map(|(id, place)| (NodeOf::Scope(*place), *id));
@@ -59,6 +72,8 @@ impl<'a> Parts<'a> {
             world,
             previous,
             renewed,
+            circles,
+            guarded: BTreeSet::new(),
             table: Table::default(),
             routes: [0; 2],
             link_stats: Interner::new(
@@ -96,7 +111,7 @@ impl<'a> Parts<'a> {
         Ok(id)
     }
 
-    /// Adds an ingress link with its scopes.
+    /// Adds an ingress link with its scopes, whose slots are there.
     pub(super) fn add_link(
         &mut self,
         ingress: u32,
@@ -120,6 +135,7 @@ impl<'a> Parts<'a> {
             host_frames: host_frames.into(),
             leased: self.world.leased.into(),
             present: 1,
+            guarded: self.guarded.contains(&ingress).into(),
             ..Link::default()
         };
         for (place, scope) in scopes {
@@ -261,10 +277,17 @@ impl<'a> Parts<'a> {
             return Ok(id);
         }
         let drop_local = wishes.iter().chain(over).any(|wish| wish.drop_local());
+        let circle = self.circles.of(ingress, wishes);
         let mut slot = Slot {
             drop_local: drop_local.into(),
+            circle,
+            mark: self.world.relay_mac,
+            own: own(wishes),
             ..Slot::default()
         };
+        if circle != 0 {
+            self.guarded.insert(ingress);
+        }
         if let Some((first, rest)) = undecided.split_first() {
             let others: Vec<_> = wishes
                 .iter()
@@ -328,6 +351,13 @@ fn names(wishes: &[&Wish<'_>]) -> Vec<String> {
     let mut names: Vec<_> = wishes.iter().map(|w| w.relay.name.clone()).collect();
     names.sort();
     names
+}
+
+/// The addresses that links have and copies get.
+fn own(wishes: &[&Wish<'_>]) -> u64 {
+    let egresses = wishes.iter().flat_map(|wish| wish.egress.iter());
+    let addresses = egresses.filter_map(Egress::source_mac);
+    addresses.fold(0, |all, address| all | guard::bit(address))
 }
 
 fn full(what: &'static str, limit: u32, names: impl Fn() -> String) -> PlanError {

@@ -14,6 +14,7 @@ use mcr_common::{
     Basis, Tables, Verdict, classify,
     edit::{Edit, MARGIN, Tag, Udp},
     frame::Slice,
+    guard::{Marks, Origin, Sighting},
     table::{
         EMPTY_SET, Egress, EgressSet, FragmentKey, FrameKey, Key4, Key6, Limit, Link, Node, Ports,
         Scope, Selector, Slot, Target, VlanKey,
@@ -154,6 +155,11 @@ pub(crate) struct Memory<'a> {
 }
 
 impl Tables for Memory<'_> {
+    /// Time is left out: no frame comes soon after another.
+    fn sight(&self, _: u64, _: Origin) -> Sighting {
+        Sighting::Fine(Marks::None)
+    }
+
     fn scope(&self, key: &VlanKey) -> Option<Scope> {
         self.held.vlans.get(key).copied()
     }
