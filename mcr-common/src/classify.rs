@@ -92,6 +92,9 @@ pub fn classify<F: Frame, T: Tables>(
     tables: &T,
 ) -> Result<Verdict, Refusal> {
     let mut packet = Packet::EMPTY;
+    if let Some(hit) = shortcut(frame, link, tables, &mut packet) {
+        return Ok(Verdict::Relay(packet, hit));
+    }
     let read = parse_into(frame, &mut packet);
     if read == Ok(false) {
         return Ok(Verdict::Pass);
@@ -131,19 +134,25 @@ pub fn scope<T: Tables>(packet: &Packet, ingress: u32, link: &Link, tables: &T) 
     tables.scope(&VlanKey::new(ingress, OTHER_VLANS, packet.from_host))
 }
 
-/// What [`look_up`] and [`decide`] come to for a whole UDP datagram of IPv4, if the group is all
-/// that has to be known. `None`: there is more to it.
+/// Where the commonest frame goes by the commonest rule: a whole UDP datagram of IPv4 to a group that
+/// is all that has to be known. Fills in the packet; `None`: there is more to it.
 #[inline(always)]
-pub fn shortcut<T: Tables>(packet: &Packet, scope: &Scope, tables: &T) -> Option<Hit> {
+pub fn shortcut<F: Frame, T: Tables>(
+    frame: &F,
+    link: &Link,
+    tables: &T,
+    packet: &mut Packet,
+) -> Option<Hit> {
+    let scope = &link.untagged;
+    if !scope.v4.any(Branches::EXACT) || !packet.read_plain(frame) {
+        return None;
+    }
     let Addresses::V4 { group, .. } = packet.addresses else {
         return None;
     };
     let Transport::Whole { selector } = packet.transport else {
         return None;
     };
-    if !scope.v4.any(Branches::EXACT) {
-        return None;
-    }
     let id = match tables.exact4(&Key4::new(scope.node, group))?.way() {
         Way::Udp(id) if !selector.is_control() => id,
         _ => return None,

@@ -52,6 +52,12 @@ pub trait Frame {
     /// Payload bytes of each datagram a frame of several (GSO, GRO) will be cut into.
     fn segment_size(&self) -> Option<usize>;
 
+    /// The frame's beginning, were it the commonest kind, if it can be had at once and the frame has
+    /// arrived, without a tag beside it.
+    fn plain(&self) -> Option<Plain> {
+        None
+    }
+
     /// Whether the frame has no byte.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -382,5 +388,12 @@ impl Frame for Slice<'_> {
 
     fn segment_size(&self) -> Option<usize> {
         self.segment_size
+    }
+
+    fn plain(&self) -> Option<Plain> {
+        if self.from_host || self.stripped_tag.is_some() {
+            return None;
+        }
+        self.bytes.first_chunk().map(Plain::new)
     }
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use mcr_common::{
     Frame as _, Hit, Packet, Reason,
-    table::{Link, Observed, Scope},
+    table::{EMPTY_SET, Link, Observed, Scope},
 };
 
 use crate::{
@@ -25,8 +25,7 @@ pub(crate) const DROP: i32 = TC_ACT_SHOT;
 /// Relays what arrives on a link.
 #[classifier]
 pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
-    let mut found = Found::default();
-    relay(&ctx, &mut found, false)
+    relay(&ctx, false)
 }
 
 /// Relays what the host itself sends out of a link. It is sent in any case.
@@ -37,20 +36,20 @@ pub(crate) fn mcr_tc_out(ctx: TcContext) -> i32 {
     if Skb(&ctx).has_arrived() || !maps::begin_own() {
         return NEXT;
     }
-    let mut found = Found::default();
-    relay(&ctx, &mut found, true);
+    relay(&ctx, true);
     maps::end_own();
     NEXT
 }
 
 #[inline(always)]
-fn relay(ctx: &TcContext, found: &mut Found, from_host: bool) -> i32 {
-    match decide(ctx, found, from_host) {
+fn relay(ctx: &TcContext, from_host: bool) -> i32 {
+    let mut found = Found::UNKNOWN;
+    match decide(ctx, &mut found, from_host) {
         Observed::RELAY => {
             if from_host {
                 found.drop_local = 0;
             }
-            copy::to_egresses(ctx, found)
+            copy::to_egresses(ctx, &found)
         }
         Observed::REFUSE => {
             maps::count_refused(found.link_stats, found.reason);
@@ -63,7 +62,7 @@ fn relay(ctx: &TcContext, found: &mut Found, from_host: bool) -> i32 {
 /// Decides the same without doing it, and leaves word in the map `mcr_observed`. For tests.
 #[classifier]
 pub(crate) fn mcr_verdict(ctx: TcContext) -> i32 {
-    let mut found = Found::default();
+    let mut found = Found::UNKNOWN;
     let outcome = decide(&ctx, &mut found, false);
     maps::observe(Observed {
         outcome,
@@ -74,9 +73,7 @@ pub(crate) fn mcr_verdict(ctx: TcContext) -> i32 {
     NEXT
 }
 
-/// What is known of a frame beside its headers. All words: the compiler would call a function to
-/// clear anything else.
-#[derive(Default)]
+/// What is known of a frame beside its headers.
 pub(crate) struct Found {
     /// Index of the ingress link's counters.
     pub(crate) link_stats: u32,
@@ -91,6 +88,15 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Nothing is. The numbers differ, or the compiler would call a function to write them.
+    const UNKNOWN: Self = Self {
+        link_stats: u32::MAX,
+        reason: Reason::NoRelay as u32,
+        slot: u32::MAX - 1,
+        set: EMPTY_SET,
+        drop_local: 0,
+    };
+
     #[inline(always)]
     fn hit(&mut self, hit: Hit) -> u32 {
         self.slot = hit.slot;
@@ -121,7 +127,14 @@ fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
         return Observed::PASS;
     };
     found.link_stats = link.stats;
-    let outcome = match shortcut(&skb, packet, &link, from_host) {
+    // Without a call of any function but the tables': with mitigations on, each return costs as much
+    // as twenty instructions.
+    let hit = if from_host {
+        None
+    } else {
+        mcr_common::shortcut(&skb, &link, &Maps, packet)
+    };
+    let outcome = match hit {
         Some(hit) => found.hit(hit),
         None => all_the_way(ctx, &link, found, from_host),
     };
@@ -129,21 +142,6 @@ fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
         return found.refuse(Reason::LeaseExpired as u32, false);
     }
     outcome
-}
-
-/// Where the commonest frame goes by the commonest rule, without a call of any function but the
-/// table's: with mitigations on, each return costs as much as twenty instructions.
-#[inline(always)]
-fn shortcut(skb: &Skb<'_>, packet: &mut Packet, link: &Link, from_host: bool) -> Option<Hit> {
-    if from_host {
-        return None;
-    }
-    let plain = skb.plain()?;
-    let segment = skb.segment_size().unwrap_or(0) as u16;
-    if !packet.read_plain(&plain, skb.len(), segment) {
-        return None;
-    }
-    mcr_common::shortcut(packet, &link.untagged, &Maps)
 }
 
 /// Decides about any frame.

@@ -14,6 +14,7 @@ mod control;
 mod controller;
 mod identity;
 mod ledger;
+mod netns;
 mod printer;
 mod reload;
 mod select;
@@ -34,7 +35,7 @@ pub use self::{
 };
 use self::{printer::Printer, reload::reload};
 use crate::{
-    config::model::{DatapathChoice, Relay},
+    config::model::{DatapathChoice, Limits, Relay},
     control::{Instance, listener::ListenError},
     datapath::StepError,
     datapath::ebpf::Hook,
@@ -53,10 +54,14 @@ pub struct Settings {
     pub datapath_of_file: Option<DatapathChoice>,
     /// Who makes the copies.
     pub datapath: DatapathChoice,
+    /// How much the tables hold.
+    pub limits: Limits,
     /// The TC hook to use; `None`: the better one the kernel has.
     pub hook: Option<Hook>,
     /// The name of this instance among those on this host.
     pub instance: Instance,
+    /// Whether somebody has chosen that name.
+    pub named: bool,
     /// Where its control socket is to be; `None`: where [`Instance::socket`] says.
     pub socket: Option<PathBuf>,
     /// Where the rule file wants it, whatever else decides about it.
@@ -110,6 +115,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         relays: settings.relays.clone(),
         links: links.map().clone(),
         relay_mac: relay_mac(settings.instance.as_str()),
+        limits: settings.limits,
         leased: datapath.leased,
         ..World::default()
     };

@@ -30,7 +30,7 @@ impl Stats {
         self.number(&format!("/relays/{name}/bytes"))
     }
 
-    /// Frames over the limit of a relay, which others may have relayed.
+    /// Frames that the limit of a relay has taken away from it.
     #[must_use]
     pub fn limited(&self, name: &str) -> u64 {
         self.number(&format!("/relays/{name}/limited"))

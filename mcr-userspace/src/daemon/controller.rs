@@ -140,9 +140,12 @@ impl Controller {
     /// [`SettleError`], and then nothing has changed.
     pub fn settle(&mut self) -> Result<(), SettleError> {
         let plan = loop {
-            let plan = plan(&self.world, &self.table)?;
+            let mut plan = plan(&self.world, &self.table)?;
             match self.apply(&plan.table) {
-                Ok(()) => break plan,
+                Ok(()) => {
+                    self.table = Arc::new(std::mem::take(&mut plan.table));
+                    break plan;
+                }
                 Err(error) => {
                     let Some(ifindex) = attaching(&error.op) else {
                         return Err(Box::new(error).into());
@@ -152,7 +155,7 @@ impl Controller {
                 }
             }
         };
-        self.follow(&plan);
+        self.follow(plan);
         Ok(())
     }
 
@@ -161,30 +164,31 @@ impl Controller {
         self.ledger.note_names(&self.world);
         if !ops.is_empty() {
             // What is about to go is counted one last time.
-            let counters = self.datapath.counters(&self.table);
+            let going = self.table.counted_without(table);
+            let counters = going.map(|going| self.datapath.counters(&going));
             self.datapath.apply(&ops)?;
-            if let Ok(counters) = counters {
-                self.ledger.keep(&self.table, table, &counters);
+            if let Some(Ok(counters)) = counters {
+                self.ledger.keep(&self.table, &counters);
             }
         }
-        self.table = Arc::new(table.clone());
         Ok(())
     }
 
-    fn follow(&mut self, plan: &Plan) {
+    fn follow(&mut self, plan: Plan) {
         let errors = self.joins.follow(&plan.joins, &self.world.links);
         self.report_joins(&errors);
         let failed = errors.iter();
         self.failed = failed
             .map(|error| (error.join, error.source.to_string()))
             .collect();
-        self.wanted.clone_from(&plan.joins);
-        self.neighbours.clone_from(&plan.neighbours);
+        self.wanted = plan.joins;
+        self.neighbours = plan.neighbours;
         let wanted = &self.neighbours;
         self.world.neighbours.retain(|key, _| wanted.contains(key));
-        let before = std::mem::replace(&mut self.states, plan.relays.clone());
+        let before = std::mem::replace(&mut self.states, plan.relays);
+        let before: BTreeMap<_, _> = before.iter().map(|state| (&state.name, state)).collect();
         for state in &self.states {
-            if !before.contains(state) {
+            if before.get(&state.name) != Some(&state) {
                 report_state(state);
             }
         }

@@ -13,6 +13,7 @@ use aya::{
     EbpfError, EbpfLoader,
     maps::MapError,
     programs::{ProgramError, SchedClassifier, TcAttachType},
+    util::KernelVersion,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
@@ -23,7 +24,10 @@ use self::{
     maps::{Maps, WrongMap},
 };
 use super::{Counters, Datapath, StepError};
-use crate::plan::{Op, Table, diff};
+use crate::{
+    config::model::Limits,
+    plan::{Op, Table, diff},
+};
 
 /// The program that relays what arrives.
 const ARRIVING: &str = "mcr_tc";
@@ -36,8 +40,8 @@ pub struct Ebpf {
     attacher: Attacher,
     maps: Maps,
     attachments: BTreeMap<u32, Attachments>,
-    /// Where programs outlive this process.
-    _lease: Option<Keeper>,
+    /// Where attachments outlive this process.
+    _keeper: Option<Keeper>,
 }
 
 /// The programs at one link.
@@ -58,6 +62,11 @@ pub enum LoadError {
     /// The kernel has no eBPF, or lacks something the program needs.
     #[error("this kernel can't run mcr's eBPF program (Linux 5.10 is the oldest that can): {0}")]
     Kernel(String),
+    /// The kernel lacks the hook.
+    #[error(
+        "this kernel has no TCX hooks, which came with Linux 6.6: use `--tc-hook clsact`, or none"
+    )]
+    NoTcx,
     /// Something else is in the way.
     #[error(transparent)]
     Hook(#[from] StepError),
@@ -78,34 +87,39 @@ pub fn fill(object: &mut aya::Ebpf, table: &Table) -> Result<(), LoadError> {
 }
 
 impl Ebpf {
-    /// Loads the program. Nothing is attached yet.
+    /// Loads the program, with maps for as much as `limits` allow. Nothing is attached yet.
     ///
     /// # Errors
     ///
     /// [`LoadError`].
-    pub fn load(hook: Hook) -> Result<Self, LoadError> {
+    pub fn load(hook: Hook, limits: &Limits) -> Result<Self, LoadError> {
+        // Where the version can't be read, attaching says what is wrong.
+        if KernelVersion::current().is_ok_and(|version| !hook.is_in(version)) {
+            return Err(LoadError::NoTcx);
+        }
         // Below Linux 5.11 maps count against this limit; where it can't be raised, creating
         // them says so.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-        let mut object = EbpfLoader::new()
-            .load(OBJECT)
-            .map_err(|error| from_ebpf(&error))?;
+        let mut loader = EbpfLoader::new();
+        for (map, entries) in maps::sizes(limits) {
+            loader.map_max_entries(map, entries);
+        }
+        let mut object = loader.load(OBJECT).map_err(|error| from_ebpf(&error))?;
         let wrong = |error: WrongMap| LoadError::Kernel(chain(&error));
         let maps = Maps::take(&mut object).map_err(wrong)?;
-        let lease = maps::take_lease(&mut object).map_err(wrong)?;
+        let lease = maps::lease(&mut object).map_err(wrong)?;
         for name in [ARRIVING, LEAVING] {
             program(&mut object, name)
                 .and_then(SchedClassifier::load)
                 .map_err(|error| from_program(&error))?;
         }
-        let attacher = Attacher::new(hook)?;
-        let lease = hook.outlives_process().then(|| Keeper::start(lease));
+        let keeper = hook.outlives_process().then(|| Keeper::start(lease));
         Ok(Self {
             object,
-            attacher,
+            attacher: Attacher::new(hook)?,
             maps,
             attachments: BTreeMap::new(),
-            _lease: lease.transpose()?,
+            _keeper: keeper.transpose()?,
         })
     }
 

@@ -217,9 +217,8 @@ fn assert_nothing_is_idle(table: &Table) {
     let scopes: BTreeSet<u32> = scopes.map(|scope| scope.node).collect();
     assert!(
         table
-            .groups
-            .keys()
-            .all(|route| scopes.contains(&route.node))
+            .groups()
+            .all(|(route, _)| scopes.contains(&route.node))
     );
     assert!(
         table

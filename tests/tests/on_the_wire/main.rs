@@ -309,7 +309,7 @@ fn count(report: &serde_json::Value, link: &str, expected: &Expectations) -> Res
 fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
     let wires = Wires::new()?;
     let mut world = World {
-        relay_mac: relay_mac("default"),
+        relay_mac: wires.relay.run(|| Ok(relay_mac("default")))?,
         ..world(wires.indexes)
     };
     let [ingress, out, side, trunk] = wires.indexes;

@@ -1,7 +1,10 @@
-//! The lease on which programs relay that outlive their process.
+//! The sign of life without which a clsact filter relays nothing.
+//!
+//! A filter outlives its process, so it works on a lease that the process renews. A thread does
+//! this, because threads end with their process however it ends, while the controller may be busy
+//! for longer than a lease runs: attaching to hundreds of links takes seconds.
 
 use std::{
-    convert::Infallible,
     sync::mpsc::{self, RecvTimeoutError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -10,49 +13,45 @@ use std::{
 use mcr_common::table::Lease;
 use nix::time::{ClockId, clock_gettime};
 
-use super::maps::Array;
+use super::maps::array::Array;
 use crate::datapath::StepError;
 
-/// How long relaying goes on without a sign of life, in nanoseconds.
-const LEASE: u64 = 2_000_000_000;
-/// How often a sign of life is given: four times in the time for which one counts.
+/// How long relaying goes on without a sign of life.
+const LEASE: Duration = Duration::from_secs(2);
+/// How often one is given: four times in the time for which it counts.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
-/// Gives signs of life until it is dropped, or the process is gone.
-///
-/// It does so from a thread of its own: a large change keeps the controller busy for longer than
-/// a sign of life counts, and no frame shall be lost for that.
+/// Renews the lease until it is dropped.
 pub(super) struct Keeper {
-    /// `None` while the thread is being ended: the end of the channel is its end.
-    stop: Option<mpsc::Sender<Infallible>>,
+    /// Its end is the end of the thread.
+    end: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
-    /// Begins, with the first sign of life given.
-    pub(super) fn start(mut map: Array<Lease>) -> Result<Self, StepError> {
-        renew(&mut map)?;
-        let (stop, stopped) = mpsc::channel::<Infallible>();
-        let thread = thread::Builder::new()
-            .name("mcr-lease".to_owned())
-            .spawn(move || {
-                while stopped.recv_timeout(SIGN_OF_LIFE) == Err(RecvTimeoutError::Timeout) {
-                    if let Err(error) = renew(&mut map) {
-                        tracing::error!("relaying may cease: {error}");
-                    }
+    /// Renews the lease, and goes on doing so.
+    pub(super) fn start(mut lease: Array<Lease>) -> Result<Self, StepError> {
+        renew(&mut lease)?;
+        let (end, ended) = mpsc::channel();
+        let keep = move || {
+            while ended.recv_timeout(SIGN_OF_LIFE) == Err(RecvTimeoutError::Timeout) {
+                if let Err(error) = renew(&mut lease) {
+                    tracing::error!("nothing may be relayed: {error}");
                 }
-            })
-            .map_err(|error| StepError::system("start a thread", error))?;
+            }
+        };
+        let thread = thread::Builder::new().name("mcr-lease".to_owned());
+        let thread = thread.spawn(keep);
         Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
+            end: Some(end),
+            thread: Some(thread.map_err(|error| StepError::system("start a thread", error))?),
         })
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.end.take());
         if let Some(thread) = self.thread.take() {
             // It does not panic; if it did, there is nothing left to do about it.
             let _ = thread.join();
@@ -61,10 +60,10 @@ impl Drop for Keeper {
 }
 
 /// Lets relaying go on for another [`LEASE`].
-fn renew(map: &mut Array<Lease>) -> Result<(), StepError> {
+fn renew(lease: &mut Array<Lease>) -> Result<(), StepError> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_err(|errno| StepError::system("read the clock", errno.into()))?;
-    let nanoseconds = u64::try_from(Duration::from(now).as_nanos()).unwrap_or(0);
-    let until = nanoseconds.saturating_add(LEASE);
-    map.set(0, Lease { until })
+    let until = Duration::from(now) + LEASE;
+    let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+    lease.set(0, Lease { until })
 }

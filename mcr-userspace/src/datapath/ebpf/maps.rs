@@ -1,6 +1,6 @@
 //! The maps of the program. One handle a map, kept for as long as the program runs.
 
-mod array;
+pub(super) mod array;
 mod counters;
 mod hash;
 mod trie;
@@ -17,15 +17,35 @@ use mcr_common::table::{
     NEAR_LINKS, Node, Ports, Scope, Slot, SlotStats, Target, VlanKey,
 };
 
-pub(super) use self::array::Array;
-use self::{counters::PerCpu, hash::Hash, trie::Trie};
+use self::{array::Array, counters::PerCpu, hash::Hash, trie::Trie};
 use crate::{
+    config::model::Limits,
     datapath::StepError,
     plan::{
         Change, Op,
         table::{FrameRoute, Route},
     },
 };
+
+/// How many entries the maps have that the user decides about, by their names.
+///
+/// While a change is applied a map holds what is to go beside what is to come. Room for both costs
+/// little: memory goes with what is used, but for the heads of hash buckets and for the counters of
+/// links.
+pub(super) fn sizes(limits: &Limits) -> impl Iterator<Item = (&'static str, u32)> {
+    const ROUTES: [&str; 5] = [
+        "mcr_exact4",
+        "mcr_exact6",
+        "mcr_prefix4",
+        "mcr_prefix6",
+        "mcr_frames",
+    ];
+    const LINKS: [&str; 2] = ["mcr_links", "mcr_link_stats"];
+    let routes = limits.routes.saturating_mul(2);
+    let links = limits.link_room();
+    let routes = ROUTES.into_iter().map(move |map| (map, routes));
+    routes.chain(LINKS.into_iter().map(move |map| (map, links)))
+}
 
 /// Every map, by what it holds.
 pub(super) struct Maps {
@@ -166,7 +186,7 @@ impl Maps {
 }
 
 /// Takes the map of the lease out of a loaded object.
-pub(super) fn take_lease(object: &mut Ebpf) -> Result<Array<Lease>, WrongMap> {
+pub(super) fn lease(object: &mut Ebpf) -> Result<Array<Lease>, WrongMap> {
     Array::take(object, "mcr_lease")
 }
 
