@@ -17,7 +17,7 @@ pub mod guard;
 pub mod reason;
 pub mod table;
 
-pub use classify::{Hit, Refusal, Tables, Verdict, classify, decide, look_up, scope};
+pub use classify::{Hit, Refusal, Tables, Verdict, classify, decide, look_up, scope, shortcut};
 pub use edit::{Basis, Edit, HopRewrite, Rewrite, Tag};
 pub use frame::{Addresses, Frame, Packet, Transport, parse, parse_into};
 pub use reason::Reason;

@@ -39,6 +39,9 @@ pub const MAX_ROUTES: u32 = 262_144;
 /// Ingress links: a host with a bridge for each of a few hundred container networks stays far
 /// below.
 pub const MAX_LINKS: u32 = 1024;
+/// Interface indexes below this are looked up in an array, the others in a hash table, which costs
+/// more: indexes are given out in order, and few hosts ever come so far.
+pub const NEAR_LINKS: u32 = 16_384;
 /// VLANs, of all ingress links, that a relay names.
 pub const MAX_VLANS: u32 = 16_384;
 /// Scopes and places where a source decides.

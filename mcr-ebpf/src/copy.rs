@@ -24,27 +24,26 @@ use crate::{
 #[inline(always)]
 pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
     let skb = Skb(ctx);
-    let Some(packet) = maps::packet_mut() else {
+    let (Some(packet), Some(basis)) = (maps::packet_mut(), maps::basis_mut()) else {
         return NEXT;
     };
     if packet.network != ETHERNET_HEADER && skb.stripped_tag().is_none() {
         lift_tag(ctx, packet);
     }
-    let mut basis = Basis::new(&skb, packet);
-    if found.hit.marks != Marks::None
-        && let Some(slot) = Maps.slot(found.hit.slot)
+    *basis = Basis::new(&skb, packet);
+    if found.marks != Marks::None as u32
+        && let Some(slot) = Maps.slot(found.slot)
     {
-        basis = basis.marked(found.hit.marks, slot.mark);
+        *basis = basis.marked(Marks::from_number(found.marks as u8), slot.mark);
     }
-    let drop_local = found.hit.drop_local;
+    let drop_local = found.drop_local != 0;
     let local = if drop_local { DROP } else { NEXT };
-    let (Some(set), Some(original)) = (maps::set(found.hit.set), skb.read::<12>(0)) else {
+    let Some(set) = maps::set(found.set) else {
         maps::count_refused(found.link_stats, Reason::NoEgress as u32);
         return local;
     };
     maps::count_relayed(found, skb.len() as u64, u64::from(set.len));
 
-    let [w0, w1, w2] = basis.to_words();
     for index in 0..MAX_EGRESSES {
         let left = set.len.saturating_sub(index as u32);
         if left == 0 {
@@ -53,7 +52,7 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         let how = if drop_local && left == 1 { GIVE } else { CLONE };
         let target = u64::from(set.members[index]) | how;
         let ctx = ctx.as_ptr().cast();
-        let mut verdict = mcr_copy(ctx, target, w0, w1, w2);
+        let mut verdict = mcr_copy(ctx, target);
         if verdict >= EDIT {
             verdict = mcr_edit(ctx, target, verdict as u64);
         }
@@ -62,15 +61,17 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         }
     }
     if !drop_local {
-        put_back(ctx, &original);
+        put_back(&skb, packet);
     }
     local
 }
 
 /// Gives the frame the MAC addresses back that it came with.
-#[inline(never)]
-fn put_back(ctx: &TcContext, macs: &[u8; 12]) {
-    Skb(ctx).become_like(macs);
+#[inline(always)]
+fn put_back(skb: &Skb<'_>, packet: &Packet) {
+    let [a, b, c, d, e, f] = packet.destination_mac;
+    let [u, v, w, x, y, z] = packet.source_mac;
+    skb.become_like(&[a, b, c, d, e, f, u, v, w, x, y, z]);
 }
 
 /// The egress gets a clone of the frame.
@@ -82,18 +83,17 @@ pub(crate) const GIVE: u64 = 1 << 32;
 /// limit of a copy that [`mcr_edit`] is to make.
 const EDIT: i32 = 0x100;
 
-/// Sends one copy: `target` is the id of the egress and [`CLONE`] or [`GIVE`], the other words
-/// those of a [`Basis`]. Returns what happens to the frame if it is given away, or [`EDIT`].
+/// Sends one copy, by [`maps::basis`]: `target` is the id of the egress and [`CLONE`] or [`GIVE`].
+/// Returns what happens to the frame if it is given away, or [`EDIT`].
 ///
 /// A function of its own with external linkage, because the kernel's verifier then looks at it
 /// once and not once for each turn of the loop that calls it (global functions, Linux 5.6).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64, w0: u64, w1: u64, w2: u64) -> i32 {
+extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64) -> i32 {
     let ctx = TcContext::new(ctx);
     let skb = Skb(&ctx);
-    let basis = Basis::from_words([w0, w1, w2]);
-    let Some((egress, stats)) = maps::egress(target as u32) else {
+    let (Some(basis), Some((egress, stats))) = (maps::basis(), maps::egress(target as u32)) else {
         return DROP;
     };
     let rewrite = match basis.rewrite(egress) {

@@ -7,16 +7,18 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use mcr_common::{
-    Packet, Reason,
+    Basis, Packet, Reason,
     edit::header::IPV6,
     table::{
         Egress, EgressSet, EgressStats, Lease, Link, LinkStats, MAX_EGRESS_ENTRIES, MAX_LINKS,
-        MAX_SETS, MAX_SLOTS, Observed, SlotStats,
+        MAX_SETS, MAX_SLOTS, NEAR_LINKS, Observed, SlotStats,
     },
 };
 
 use crate::tc::Found;
 
+#[map(name = "mcr_near")]
+static NEAR: Array<Link> = Array::with_max_entries(NEAR_LINKS, 0);
 #[map(name = "mcr_links")]
 static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(MAX_LINKS, BPF_F_NO_PREALLOC);
 #[map(name = "mcr_sets")]
@@ -41,6 +43,10 @@ static OWN: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "mcr_packet")]
 static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
+/// What the copies of the frame at hand start from.
+#[map(name = "mcr_basis")]
+static BASIS: PerCpuArray<Basis> = PerCpuArray::with_max_entries(1, 0);
+
 /// Room for headers beside the stack.
 #[map(name = "mcr_headers")]
 static HEADERS: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);
@@ -62,6 +68,9 @@ pub(crate) fn now() -> u64 {
 /// The ingress link with this interface index.
 #[inline(always)]
 pub(crate) fn link(ifindex: u32) -> Option<Link> {
+    if ifindex < NEAR_LINKS {
+        return NEAR.get(ifindex).filter(|link| link.present != 0).copied();
+    }
     // SAFETY: entries are replaced as a whole; what is read here is one of them or, while its
     // memory is used again for another link, that link's, for one frame.
     unsafe { LINKS.get(&ifindex) }.copied()
@@ -73,22 +82,10 @@ pub(crate) fn lease_runs() -> bool {
     LEASE.get(0).is_some_and(|lease| now() < lease.until)
 }
 
-/// The place for what the headers of the frame at hand say, emptied.
-#[inline(always)]
-pub(crate) fn new_packet() -> Option<&'static mut Packet> {
-    let packet = PACKET.get_ptr_mut(0)?;
-    // SAFETY: the map's entry is large enough and aligned to 8 bytes; for the rest as in
-    // `egress`.
-    unsafe {
-        packet.write(Packet::EMPTY);
-        Some(&mut *packet)
-    }
-}
-
 /// What the headers of the frame at hand say.
 #[inline(always)]
 pub(crate) fn packet() -> Option<&'static Packet> {
-    // SAFETY: as in `egress`; `new_packet` has been called for this frame.
+    // SAFETY: as in `egress`.
     PACKET.get_ptr(0).map(|packet| unsafe { &*packet })
 }
 
@@ -123,6 +120,20 @@ pub(crate) fn packet_mut() -> Option<&'static mut Packet> {
     PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
 }
 
+/// What the copies of the frame at hand start from.
+#[inline(always)]
+pub(crate) fn basis() -> Option<&'static Basis> {
+    // SAFETY: as in `packet`.
+    BASIS.get_ptr(0).map(|basis| unsafe { &*basis })
+}
+
+/// The same, to be filled in.
+#[inline(always)]
+pub(crate) fn basis_mut() -> Option<&'static mut Basis> {
+    // SAFETY: as in `packet`.
+    BASIS.get_ptr_mut(0).map(|basis| unsafe { &mut *basis })
+}
+
 /// Room for the headers of the copy at hand. It holds those of another.
 #[inline(always)]
 pub(crate) fn headers() -> Option<&'static mut Headers> {
@@ -155,7 +166,7 @@ pub(crate) fn count_relayed(found: &Found, bytes: u64, expected: u64) {
         // SAFETY: as in `egress`.
         unsafe { (*stats).interest += 1 };
     }
-    if let Some(stats) = SLOT_STATS.get_ptr_mut(found.hit.slot) {
+    if let Some(stats) = SLOT_STATS.get_ptr_mut(found.slot) {
         // SAFETY: as in `egress`.
         let stats = unsafe { &mut *stats };
         stats.frames += 1;

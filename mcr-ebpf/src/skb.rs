@@ -1,6 +1,6 @@
 //! A socket buffer as a frame.
 
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use mcr_common::{Frame, HopRewrite, Tag, edit::checksum::Difference};
+use mcr_common::{Frame, HopRewrite, Tag, edit::checksum::Difference, frame::Plain};
 
 /// `PACKET_HOST` of `include/uapi/linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
@@ -86,6 +86,36 @@ impl Frame for Skb<'_> {
         let size = unsafe { (*self.0.skb.skb).gso_size };
         (size != 0).then_some(size as usize)
     }
+
+    #[inline(always)]
+    fn plain(&self) -> Option<Plain> {
+        if self.stripped_tag().is_some() {
+            return None;
+        }
+        let data = self.linear(Plain::LENGTH)?;
+        // SAFETY: as many bytes are there.
+        unsafe {
+            Some(Plain {
+                macs: [
+                    u16::from_be(load16::<0>(data)),
+                    u16::from_be(load16::<2>(data)),
+                    u16::from_be(load16::<4>(data)),
+                    u16::from_be(load16::<6>(data)),
+                    u16::from_be(load16::<8>(data)),
+                    u16::from_be(load16::<10>(data)),
+                ],
+                ethertype: u16::from_be(load16::<12>(data)),
+                version: u16::from_be(load16::<14>(data)),
+                total: u16::from_be(load16::<16>(data)),
+                fragment: u16::from_be(load16::<20>(data)),
+                hop: u16::from_be(load16::<22>(data)),
+                checksum: u16::from_be(load16::<24>(data)),
+                source: u32::from_be(load32::<26>(data)),
+                group: u32::from_be(load32::<30>(data)),
+                port: u16::from_be(load16::<36>(data)),
+            })
+        }
+    }
 }
 
 impl Frame for Reading<'_> {
@@ -147,7 +177,33 @@ impl Skb<'_> {
     /// memory for it.
     #[inline(always)]
     pub(crate) fn become_like(&self, macs: &[u8; 12]) -> bool {
-        self.read::<12>(0).is_some_and(|now| now == *macs) || self.store(0, macs, 0)
+        self.has_macs(macs) || self.store(0, macs, BALANCED)
+    }
+
+    /// Whether the frame has these MAC addresses, and they lie where the kernel has them always:
+    /// in the linear part of the buffer.
+    #[inline(always)]
+    fn has_macs(&self, macs: &[u8; 12]) -> bool {
+        let Some(data) = self.linear(12) else {
+            return false;
+        };
+        let half = |at: usize| u16::from_ne_bytes([macs[at], macs[at + 1]]);
+        // SAFETY: as many bytes are there.
+        unsafe {
+            load16::<0>(data) == half(0)
+                && load16::<2>(data) == half(2)
+                && load16::<4>(data) == half(4)
+                && load16::<6>(data) == half(6)
+                && load16::<8>(data) == half(8)
+                && load16::<10>(data) == half(10)
+        }
+    }
+
+    /// Where the frame begins, if as many bytes of it lie in the linear part of the buffer.
+    #[inline(always)]
+    fn linear(&self, length: usize) -> Option<*const u8> {
+        let (data, end) = (self.0.data(), self.0.data_end());
+        (data + length <= end).then_some(data as *const u8)
     }
 
     /// Reads `N` words of four bytes from `offset` on; `false` if the frame ends before.
@@ -273,4 +329,49 @@ impl Skb<'_> {
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_redirect(ifindex, 0) as i32 }
     }
+}
+
+/// Two bytes of a frame, in its byte order.
+///
+/// The compiler would load them one by one, because it does not know what the verifier does: that
+/// they are aligned where the processor wants it (`NET_IP_ALIGN` in `include/linux/skbuff.h`).
+///
+/// # Safety
+///
+/// As many bytes of the frame are there.
+#[inline(always)]
+unsafe fn load16<const OFFSET: i16>(data: *const u8) -> u16 {
+    let value: u64;
+    // SAFETY: it reads the frame and nothing else.
+    unsafe {
+        asm!(
+            "{0} = *(u16 *)({1} + {2})",
+            out(reg) value,
+            in(reg) data,
+            const OFFSET,
+            options(pure, readonly, nostack)
+        );
+    }
+    value as u16
+}
+
+/// Four bytes of a frame; otherwise as [`load16`].
+///
+/// # Safety
+///
+/// As many bytes of the frame are there.
+#[inline(always)]
+unsafe fn load32<const OFFSET: i16>(data: *const u8) -> u32 {
+    let value: u64;
+    // SAFETY: it reads the frame and nothing else.
+    unsafe {
+        asm!(
+            "{0} = *(u32 *)({1} + {2})",
+            out(reg) value,
+            in(reg) data,
+            const OFFSET,
+            options(pure, readonly, nostack)
+        );
+    }
+    value as u32
 }

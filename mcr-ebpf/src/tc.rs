@@ -7,9 +7,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mcr_common::{
-    Frame as _, Hit, Packet, Reason,
+    Frame as _, Hit, Packet, Reason, Tables as _,
     guard::Marks,
-    table::{MAX_SLOTS, Observed, Scope},
+    table::{EMPTY_SET, Link, MAX_SLOTS, Observed, Scope},
 };
 
 use crate::{
@@ -26,8 +26,7 @@ pub(crate) const DROP: i32 = TC_ACT_SHOT;
 /// Relays what arrives on a link.
 #[classifier]
 pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
-    let mut found = Found::default();
-    relay(&ctx, &mut found, false)
+    relay(&ctx, false)
 }
 
 /// Relays what the host itself sends out of a link. It is sent in any case.
@@ -38,22 +37,24 @@ pub(crate) fn mcr_tc_out(ctx: TcContext) -> i32 {
     if Skb(&ctx).has_arrived() || !maps::begin_own() {
         return NEXT;
     }
-    let mut found = Found::default();
-    relay(&ctx, &mut found, true);
+    relay(&ctx, true);
     maps::end_own();
     NEXT
 }
 
 #[inline(always)]
-fn relay(ctx: &TcContext, found: &mut Found, from_host: bool) -> i32 {
-    match decide(ctx, found, from_host) {
+fn relay(ctx: &TcContext, from_host: bool) -> i32 {
+    let mut found = Found::UNKNOWN;
+    match decide(ctx, &mut found, from_host) {
         Observed::RELAY => {
-            found.hit.drop_local &= !from_host;
-            copy::to_egresses(ctx, found)
+            if from_host {
+                found.drop_local = 0;
+            }
+            copy::to_egresses(ctx, &found)
         }
         Observed::REFUSE => {
             maps::count_refused(found.link_stats, found.reason);
-            if found.hit.drop_local { DROP } else { NEXT }
+            if found.drop_local != 0 { DROP } else { NEXT }
         }
         _ => NEXT,
     }
@@ -62,42 +63,97 @@ fn relay(ctx: &TcContext, found: &mut Found, from_host: bool) -> i32 {
 /// Decides the same without doing it, and leaves word in the map `mcr_observed`. For tests.
 #[classifier]
 pub(crate) fn mcr_verdict(ctx: TcContext) -> i32 {
-    let mut found = Found::default();
+    let mut found = Found::UNKNOWN;
     let outcome = decide(&ctx, &mut found, false);
     maps::observe(Observed {
         outcome,
         reason: found.reason,
-        slot: found.hit.slot,
-        drop_local: u32::from(found.hit.drop_local),
+        slot: found.slot,
+        drop_local: found.drop_local,
     });
     NEXT
 }
 
 /// What is known of a frame beside its headers.
-#[derive(Default)]
 pub(crate) struct Found {
     /// Index of the ingress link's counters.
     pub(crate) link_stats: u32,
     /// [`Reason::index`] of a refusal.
     reason: u32,
-    /// Of a refusal, only whether the host is not to see the frame.
-    pub(crate) hit: Hit,
+    /// Id of the slot that was hit.
+    pub(crate) slot: u32,
+    /// Id of the egress set.
+    pub(crate) set: u32,
+    /// 1: the host is not to see the frame.
+    pub(crate) drop_local: u32,
+    /// Number of [`Marks`].
+    pub(crate) marks: u32,
+}
+
+impl Found {
+    /// Nothing is. The numbers differ, or the compiler would call a function to write them.
+    const UNKNOWN: Self = Self {
+        link_stats: u32::MAX,
+        reason: Reason::NoRelay as u32,
+        slot: u32::MAX - 1,
+        set: EMPTY_SET,
+        drop_local: 0,
+        marks: Marks::None as u32,
+    };
+
+    #[inline(always)]
+    fn hit(&mut self, hit: Hit) -> u32 {
+        self.slot = hit.slot;
+        self.set = hit.set;
+        self.drop_local = hit.drop_local.into();
+        Observed::RELAY
+    }
+
+    #[inline(always)]
+    fn refuse(&mut self, reason: u32, drop_local: bool) -> u32 {
+        self.reason = reason;
+        self.drop_local = drop_local.into();
+        Observed::REFUSE
+    }
 }
 
 /// Says what is to be done with a frame: an outcome of [`Observed`].
+#[inline(always)]
+fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
+    let skb = Skb(ctx);
+    let Some(link) = maps::link(skb.ifindex()) else {
+        return Observed::PASS;
+    };
+    if skb.is_loopback() {
+        return Observed::PASS;
+    }
+    let Some(packet) = maps::packet_mut() else {
+        return Observed::PASS;
+    };
+    found.link_stats = link.stats;
+    // Without a call of any function but the tables': with mitigations on, each return costs as much
+    // as twenty instructions.
+    let hit = if from_host {
+        None
+    } else {
+        mcr_common::shortcut(&skb, &link, &Maps, packet)
+    };
+    let outcome = match hit {
+        Some(hit) => found.hit(hit),
+        None => all_the_way(ctx, &link, found, from_host),
+    };
+    if outcome == Observed::RELAY && link.leased != 0 && !maps::lease_runs() {
+        return found.refuse(Reason::LeaseExpired as u32, false);
+    }
+    outcome
+}
+
+/// Decides about any frame.
 ///
 /// The kernel's stack has 512 bytes for all functions under way. Reading, looking up and
 /// copying follow one another as functions of their own, so that each has it to itself.
 #[inline(always)]
-fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
-    let ifindex = Skb(ctx).ifindex();
-    let Some(link) = maps::link(ifindex) else {
-        return Observed::PASS;
-    };
-    if Skb(ctx).is_loopback() {
-        return Observed::PASS;
-    }
-    found.link_stats = link.stats;
+fn all_the_way(ctx: &TcContext, link: &Link, found: &mut Found, from_host: bool) -> u32 {
     let read = mcr_read(ctx.as_ptr().cast(), u32::from(from_host));
     let Some(packet) = maps::packet() else {
         return Observed::PASS;
@@ -105,39 +161,27 @@ fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
     if read == NOT_OF_INTEREST {
         return Observed::PASS;
     }
-    let Some(scope) = mcr_common::scope(packet, ifindex, &link, &Maps) else {
-        found.reason = Reason::Tagged as u32;
-        return if packet.to_group {
-            Observed::REFUSE
-        } else {
-            Observed::PASS
-        };
+    let ifindex = Skb(ctx).ifindex();
+    let Some(scope) = mcr_common::scope(packet, ifindex, link, &Maps) else {
+        if packet.to_group {
+            return found.refuse(Reason::Tagged as u32, false);
+        }
+        return Observed::PASS;
     };
     if read != READ {
-        found.reason = read;
-        return Observed::REFUSE;
+        return found.refuse(read, false);
     }
     let slot = look_up(packet, ifindex, &scope);
     if slot >= MAX_SLOTS {
-        found.reason = slot - MAX_SLOTS;
-        return Observed::REFUSE;
+        return found.refuse(slot - MAX_SLOTS, false);
     }
-    let mut marks = Marks::None as u32;
-    if link.guarded != 0 {
-        marks = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
-        if marks == AROUND {
-            found.reason = Reason::AlreadyRelayed as u32;
-            return Observed::REFUSE;
+    if Maps.slot(slot).is_some_and(|slot| slot.circle != 0) {
+        found.marks = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
+        if found.marks == AROUND {
+            return found.refuse(Reason::AlreadyRelayed as u32, false);
         }
     }
-    let outcome = choose(packet, slot, Skb(ctx).len(), found);
-    found.hit.marks = Marks::from_number(marks as u8);
-    if outcome == Observed::RELAY && link.leased != 0 && !maps::lease_runs() {
-        found.reason = Reason::LeaseExpired as u32;
-        found.hit.drop_local = false;
-        return Observed::REFUSE;
-    }
-    outcome
+    choose(packet, slot, Skb(ctx).len(), found)
 }
 
 /// [`mcr_read`] has filled in the packet. No reason has this index, nor the next.
@@ -156,9 +200,10 @@ const NOT_OF_INTEREST: u32 = u32::MAX - 1;
 #[inline(never)]
 extern "C" fn mcr_read(ctx: *mut __sk_buff, from_host: u32) -> u32 {
     let ctx = TcContext::new(ctx);
-    let Some(packet) = maps::new_packet() else {
+    let Some(packet) = maps::packet_mut() else {
         return NOT_OF_INTEREST;
     };
+    *packet = Packet::EMPTY;
     let frame = Reading {
         skb: Skb(&ctx),
         from_host: from_host != 0,
@@ -184,15 +229,8 @@ fn look_up(packet: &Packet, ifindex: u32, scope: &Scope) -> u32 {
 #[inline(never)]
 fn choose(packet: &Packet, slot: u32, length: usize, found: &mut Found) -> u32 {
     match mcr_common::decide(slot, packet, length, &Maps) {
-        Ok(hit) => {
-            found.hit = hit;
-            Observed::RELAY
-        }
-        Err(refusal) => {
-            found.reason = refusal.reason as u32;
-            found.hit.drop_local = refusal.drop_local;
-            Observed::REFUSE
-        }
+        Ok(hit) => found.hit(hit),
+        Err(refusal) => found.refuse(refusal.reason as u32, refusal.drop_local),
     }
 }
 
@@ -207,10 +245,10 @@ const AROUND: u32 = u8::MAX as u32 + 1;
 #[inline(never)]
 extern "C" fn mcr_guard(ctx: *mut __sk_buff, ifindex: u32, slot: u32) -> u32 {
     let ctx = TcContext::new(ctx);
-    let Some(packet) = maps::packet() else {
+    let (Some(packet), Some(slot)) = (maps::packet(), Maps.slot(slot)) else {
         return AROUND;
     };
-    match mcr_common::guard::guard(&Skb(&ctx), packet, ifindex, slot, &Maps) {
+    match mcr_common::guard::guard(&Skb(&ctx), packet, ifindex, &slot, &Maps) {
         Ok(marks) => marks as u32,
         Err(_) => AROUND,
     }

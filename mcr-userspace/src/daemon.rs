@@ -6,7 +6,7 @@
 //! netlink ────────────┘              ├──► joins ◄──► queriers
 //!                                    └──► neighbours ─► netlink
 //! control socket ◄──► reload, snapshots
-//! clock ─► Datapath::keep_alive, a look for storms, statistics
+//! clock ─► a look for storms, statistics
 //! SIGINT, SIGTERM ─► end
 //! ```
 
@@ -14,6 +14,7 @@ mod control;
 mod controller;
 mod identity;
 mod ledger;
+mod netns;
 mod printer;
 mod reload;
 mod select;
@@ -35,16 +36,13 @@ pub use self::{
 };
 use self::{printer::Printer, reload::reload};
 use crate::{
-    config::model::{DatapathChoice, Relay},
+    config::model::{DatapathChoice, Limits, Relay},
     control::{Instance, listener::ListenError},
     datapath::StepError,
     datapath::ebpf::Hook,
     links::{Links, LinksError, neighbours::Neighbours},
     plan::World,
 };
-
-/// How often a sign of life is given: four times in the time for which one counts.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 /// What to relay and how.
 #[derive(Clone, Debug)]
@@ -57,10 +55,14 @@ pub struct Settings {
     pub datapath_of_file: Option<DatapathChoice>,
     /// Who makes the copies.
     pub datapath: DatapathChoice,
+    /// How much the tables hold.
+    pub limits: Limits,
     /// The TC hook to use; `None`: the better one the kernel has.
     pub hook: Option<Hook>,
     /// The name of this instance among those on this host.
     pub instance: Instance,
+    /// Whether somebody has chosen that name.
+    pub named: bool,
     /// Where its control socket is to be; `None`: where [`Instance::socket`] says.
     pub socket: Option<PathBuf>,
     /// Where the rule file wants it, whatever else decides about it.
@@ -114,17 +116,14 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         relays: settings.relays.clone(),
         links: links.map().clone(),
         relay_mac: relay_mac(settings.instance.as_str()),
+        limits: settings.limits,
         leased: datapath.leased,
         ..World::default()
     };
     let mut controller = Controller::new(world, datapath.back_end);
-    controller.keep_alive()?;
     controller.settle()?;
-    // That may have taken longer than a sign of life counts.
-    controller.keep_alive()?;
     controller.announce_ready();
 
-    let mut sign_of_life = ticks(SIGN_OF_LIFE);
     let mut look = ticks(storms::LOOK);
     let mut statistics = settings.statistics.map(ticks);
     let printer = Printer::start()?;
@@ -146,7 +145,6 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
                 neighbours.hasten();
             }
             () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
-            _ = sign_of_life.tick() => controller.keep_alive()?,
             _ = look.tick() => controller.look_for_storms(),
             () = controller.joins_mut().due() => controller.joins_mut().advance(),
             () = tick(statistics.as_mut()) => printer.print(&controller.report()?),

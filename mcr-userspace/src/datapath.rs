@@ -26,7 +26,7 @@ pub trait Datapath {
     /// [`StepError`]; then nothing has changed.
     fn step(&mut self, op: &Op) -> Result<(), StepError>;
 
-    /// The counters of everything in `table`, which is in force.
+    /// The counters of everything in `table`, which is in force or a part of what is.
     ///
     /// # Errors
     ///
@@ -42,12 +42,9 @@ pub trait Datapath {
         Ok(self.counters(table)?.links)
     }
 
-    /// A sign of life, due once a second at least.
-    ///
-    /// # Errors
-    ///
-    /// If it can't be given.
-    fn keep_alive(&mut self) -> Result<(), StepError>;
+    /// Does ahead what takes long in some of these changes, and can be done for many at once; lets
+    /// go what was prepared before and not used. What goes wrong is told by their steps.
+    fn prepare(&mut self, _ops: &[Op]) {}
 
     /// Carries out all changes, or none: if one fails, those before it are undone.
     ///
@@ -55,21 +52,22 @@ pub trait Datapath {
     ///
     /// [`ApplyError`] names the step that failed, and those that could not be undone.
     fn apply(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
-        for (done, op) in ops.iter().enumerate() {
-            let Err(error) = self.step(op) else {
-                continue;
-            };
-            let back = ops[..done].iter().rev().cloned().map(Op::inverse);
-            let stuck = back
-                .filter_map(|op| self.step(&op).err().map(|error| (op, error)))
-                .collect();
-            return Err(ApplyError {
-                op: op.clone(),
-                error,
-                stuck,
-            });
-        }
-        Ok(())
+        self.prepare(ops);
+        let mut steps = ops.iter().enumerate();
+        let failed = steps.find_map(|(done, op)| Some((done, op, self.step(op).err()?)));
+        self.prepare(&[]);
+        let Some((done, op, error)) = failed else {
+            return Ok(());
+        };
+        let back = ops[..done].iter().rev().cloned().map(Op::inverse);
+        let stuck = back
+            .filter_map(|op| self.step(&op).err().map(|error| (op, error)))
+            .collect();
+        Err(ApplyError {
+            op: op.clone(),
+            error,
+            stuck,
+        })
     }
 }
 

@@ -6,8 +6,11 @@
 //!   ▲                                  ▲                                     │
 //!   └───────── poll ◄──────────────────┴───────────── wire ◄─────────────────┘
 //! ```
+//!
+//! Beside them, `gates` has the link receive the frames of what is joined.
 
 mod filter;
+mod gates;
 pub mod host;
 pub mod joins;
 mod member;

@@ -8,14 +8,16 @@
 //! - [`Netns`]: a namespace; commands, sysctls and links in it
 //! - [`Topology`], [`Circle`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
+//! - [`Labelled`]: frames with labels, and behind which egress their copies must arrive
+//! - [`Tap`]: a link whose wire is the test
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
-//! [`oracle`] and [`fixtures`] need no privileges: a naive model of the contract with the user, and
-//! frames with what must become of them.
+//! [`oracle`], [`fixtures`] and [`large`] need no privileges: a naive model of the contract with the user,
+//! frames with what must become of them, and a large rule file.
 
 mod capture;
 mod circle;
@@ -24,6 +26,8 @@ pub mod fixtures;
 mod frame;
 mod inject;
 mod kernel;
+mod labelled;
+mod large;
 mod lines;
 mod links;
 mod mcr;
@@ -33,6 +37,7 @@ mod process;
 mod reports;
 mod size;
 mod stats;
+mod tap;
 mod topology;
 mod traffic;
 mod udp;
@@ -44,6 +49,8 @@ pub use datapath::Datapath;
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
 pub use kernel::Held;
+pub use labelled::Labelled;
+pub use large::large;
 pub use lines::Lines;
 pub use links::Link;
 pub use mcr::{Mcr, binary, rules};
@@ -52,6 +59,7 @@ pub use process::Process;
 pub use reports::{Delivery, Reported, Said};
 pub use size::Size;
 pub use stats::Stats;
+pub use tap::Tap;
 pub use topology::Topology;
 pub use traffic::{Receiver, Sender};
 pub use udp::{Member, udp_sender};

@@ -23,8 +23,7 @@ pub enum Said {
 }
 
 impl Said {
-    /// The records that name what is wanted as an answer, as a change, and as an addition, and
-    /// those that say that something is not.
+    /// An answer: all but these sources are wanted.
     pub const IS_EXCLUDE: Self = Self::Record(2);
     /// All but these sources are wanted now.
     pub const TO_EXCLUDE: Self = Self::Record(4);

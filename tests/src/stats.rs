@@ -30,6 +30,12 @@ impl Stats {
         self.number(&format!("/relays/{name}/bytes"))
     }
 
+    /// Frames that the limit of a relay has taken away from it.
+    #[must_use]
+    pub fn limited(&self, name: &str) -> u64 {
+        self.number(&format!("/relays/{name}/limited"))
+    }
+
     /// Frames of interest on an ingress link.
     #[must_use]
     pub fn interest(&self, link: &str) -> u64 {

@@ -13,7 +13,7 @@ use crate::Netns;
 /// Room for what a test sends while its receiver is not scheduled.
 const BUFFER: usize = 64 << 20;
 
-/// A socket that has joined a group on a link, and is bound to group and port.
+/// A socket that is bound to an address and port: usually to a group it has joined on a link.
 #[derive(Debug)]
 pub struct Member(UdpSocket);
 
@@ -49,6 +49,17 @@ impl Member {
             Ok(socket)
         })?;
         Ok(Self(socket))
+    }
+
+    /// Is bound to an address of `netns` and has joined nothing.
+    pub fn at(netns: &Netns, address: SocketAddr) -> Result<Self> {
+        netns.run(|| {
+            let socket =
+                UdpSocket::bind(address).with_context(|| format!("cannot bind {address}"))?;
+            setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
+                .context("cannot enlarge a socket buffer")?;
+            Ok(Self(socket))
+        })
     }
 
     /// Takes datagrams until there are `count`; an error tells how many there were.

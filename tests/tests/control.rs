@@ -3,6 +3,8 @@
 //! - Without an instance `show` exits with 69, without permission with 77, and says where it asked.
 //! - Instances of different names are asked apart; a second one of the same name, or on the same
 //!   socket, exits with 69 and leaves the first alone. What a killed one left is replaced.
+//! - Those of different network namespaces relay beside each other although nobody has named them,
+//!   each with an address of its own.
 //! - The rule file says where the socket is; `reload` does what SIGHUP does, and says what came of it.
 
 use std::fs;
@@ -12,7 +14,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mcr_tests::{Mcr, Netns, Process, Topology, binary, rules};
+use mcr_tests::{
+    Capture, Captured, Inject, Mcr, Netns, Process, Topology, UdpFrame, binary, rules, socket,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -231,6 +235,60 @@ fn instances_are_asked_by_their_names() -> Result<()> {
     )?;
     let missing = outcome(&mut beside(&["show", "--instance", "three"])?)?;
     is(missing, 69, &["/run/mcr/three.sock", "default, two"])?;
+    Ok(())
+}
+
+/// One has the socket in the directory that both see, the other is told what to do about it.
+#[test]
+fn in_another_namespace_one_without_a_name_relays_without_a_socket() -> Result<()> {
+    const NAME: &str = "mkdir -p /run/netns && touch /run/netns/$NETNS && \
+        mount --bind /proc/self/ns/net /run/netns/$NETNS && exec \"$0\" \"$@\"";
+    let [here, there] = [Topology::fan_out(1)?, Topology::fan_out(1)?];
+    let one = with_own_run(&here.relay, "", &["--group", "239.1.1.1"])?;
+    one.wait_stderr(WAIT, |line| line.contains("ready"))?;
+    let run = |netns: &Netns, name: &str, arguments: &[&str]| -> Result<Process> {
+        let mut command = netns.command("nsenter");
+        command.env_remove("MCR_SOCKET").env("NETNS", name);
+        command.arg(format!("--mount=/proc/{}/ns/mnt", one.id()));
+        command.args(["sh", "-c", NAME]).arg(binary()?);
+        let relay = ["--from", "in0", "--to", "out0", "--group", "239.1.1.1"];
+        command.arg("run").args(relay).args(arguments);
+        Process::start("mcr run", &mut command)
+    };
+    let two = run(&there.relay, "two", &[])?;
+    let told = two.wait_stderr(WAIT, |line| line.contains("another network namespace"))?;
+    ensure!(
+        told.contains("/run/mcr/default.sock") && told.contains("--instance"),
+        "{told}"
+    );
+    let ready = two.wait_stderr(WAIT, |line| line.contains("ready"))?;
+    ensure!(ready.contains("1 of 1 relays in force"), "{ready}");
+
+    for (name, netns, arguments) in [
+        ("three", &here.relay, &[][..]),
+        ("four", &there.relay, &["--instance", "default"]),
+        ("five", &there.relay, &["--socket", "/run/mcr/default.sock"]),
+    ] {
+        let mut refused = run(netns, name, arguments)?;
+        let code = refused.wait(WAIT)?.code();
+        ensure!(
+            code == Some(69),
+            "{arguments:?} {code:?}: {}",
+            refused.stderr().text()
+        );
+    }
+
+    let sources = [&here, &there].map(|topology| -> Result<[u8; 6]> {
+        let capture = Capture::on(&topology.receiver, "eth0")?;
+        let group = socket("239.1.1.1:5000")?;
+        let frame = UdpFrame::new(socket("10.77.0.2:40000")?, group).build()?;
+        Inject::on(&topology.sender, Topology::SENDER_LINK)?.send(&frame)?;
+        let copies = capture.wait_for(1, WAIT, Captured::is_relayed)?;
+        copies[0].bytes[6..12].try_into().context("a short frame")
+    });
+    let [first, second] = sources;
+    let (first, second) = (first?, second?);
+    ensure!(first != second, "both relay from {first:02x?}");
     Ok(())
 }
 

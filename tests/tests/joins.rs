@@ -1,10 +1,8 @@
 //! Groups are joined where their frames come from.
 //!
-//! - Every group of a relay is reported on its ingress links, from its sources where it names some;
-//!   with `join: false` none is. What is joined no more is left, at the end too, and joined again
-//!   when the link comes back.
-//! - The link receives what was joined, without promiscuity; the host's own IP stack joins nothing
-//!   and delivers nothing.
+//! - Every group of a relay is reported on its ingress links, from its sources where it names some,
+//!   and from the addresses of the link; with `join: false` none is.
+//! - What is joined no more is left, at the end too, and joined again when the link comes back.
 //! - A process that is killed leaves no group.
 
 use std::collections::BTreeSet;
@@ -13,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Inject, Mcr, Member, Netns, Reported, Said, Topology, UdpFrame,
-    on_every_datapath, socket, udp_sender,
+    Capture, Captured, Datapath, Inject, Mcr, Netns, Reported, Said, Topology, UdpFrame,
+    on_every_datapath, socket,
 };
 use nix::sys::signal::Signal;
 
@@ -27,8 +25,6 @@ on_every_datapath!(
     groups_are_joined_on_a_link_that_was_away,
     groups_are_joined_again_after_a_small_mtu,
     nothing_is_joined_against_the_users_will,
-    the_stack_of_the_host_delivers_nothing,
-    a_filter_of_group_addresses_is_opened,
 );
 
 fn wait(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
@@ -199,6 +195,51 @@ fn groups_are_joined_again_when_the_carrier_returns() -> Result<()> {
     Ok(())
 }
 
+/// A switch knows by the addresses of a report who it is from, and routers by that of IP.
+#[test]
+fn reports_come_from_the_addresses_of_the_link() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let relay = &topology.relay;
+    let at_sender = || Capture::on(&topology.sender, Topology::SENDER_LINK);
+    let wait_from = |capture: &Capture, mac: [u8; 6], from: &dyn Fn(IpAddr) -> bool| {
+        let ours = ["239.1.1.1", "ff05::20"];
+        let is = |frame: &Captured| {
+            let mut reported = frame.reported().into_iter();
+            frame.bytes[6..12] == mac
+                && reported.any(|r| {
+                    ours.contains(&r.group.to_string().as_str())
+                        && r.said == Said::TO_EXCLUDE
+                        && from(r.from)
+                })
+        };
+        capture.wait_for(1, WAIT, is)
+    };
+    let link_local = |from: IpAddr| matches!(from, IpAddr::V6(a) if a.is_unicast_link_local());
+    let is = |address: &str| {
+        let address = address.parse::<IpAddr>();
+        move |from: IpAddr| address.as_ref() == Ok(&from)
+    };
+    let mac = relay.link("in0")?.mac;
+    let capture = at_sender()?;
+    let rule = r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff05::20"]}"#;
+    let mcr = Mcr::relaying(Datapath::Tcx, relay, &[rule])?;
+    wait_from(&capture, mac, &is("10.77.0.1"))?;
+    wait_from(&capture, mac, &link_local)?;
+
+    let capture = at_sender()?;
+    relay.ip("address flush dev in0")?;
+    wait_from(&capture, mac, &is("0.0.0.0"))?;
+    wait_from(&capture, mac, &is("::"))?;
+    relay.ip("address add 10.77.0.9/24 dev in0")?;
+    wait_from(&capture, mac, &is("10.77.0.9"))?;
+
+    let other = [2, 0, 0, 0, 0, 9];
+    relay.ip("link set in0 address 02:00:00:00:00:09")?;
+    wait_from(&capture, other, &is("10.77.0.9"))?;
+    mcr.finish()?;
+    Ok(())
+}
+
 /// The kernel takes IPv6 away from a link whose MTU is below 1280.
 fn groups_are_joined_again_after_a_small_mtu(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
@@ -238,135 +279,6 @@ fn nothing_is_joined_against_the_users_will(datapath: Datapath) -> Result<()> {
     let ours: [IpAddr; 2] = ["239.1.1.1".parse()?, "ff3e::1".parse()?];
     let said = all_said(&at_sender)?;
     ensure!(!said.iter().any(|r| ours.contains(&r.group)), "{said:?}");
-    Ok(())
-}
-
-/// The number of `field` in `/proc/net/snmp`, or in `/proc/net/snmp6`.
-fn counter(netns: &Netns, group: &str, field: &str) -> Result<u64> {
-    if group.is_empty() {
-        let table = netns.proc_net("snmp6")?;
-        let line = table.lines().find(|line| line.starts_with(field));
-        let number = line.and_then(|line| line.split_whitespace().last());
-        return Ok(number.with_context(|| field.to_owned())?.parse()?);
-    }
-    let table = netns.proc_net("snmp")?;
-    let mut lines = table.lines().filter(|line| line.starts_with(group));
-    let (names, numbers) = (lines.next(), lines.next());
-    let names = names.context("no names")?.split_whitespace();
-    let mut pairs = names.zip(numbers.context("no numbers")?.split_whitespace());
-    let pair = pairs.find(|(name, _)| *name == field);
-    Ok(pair.with_context(|| field.to_owned())?.1.parse()?)
-}
-
-fn the_stack_of_the_host_delivers_nothing(datapath: Datapath) -> Result<()> {
-    const FRAMES: usize = 500;
-    /// What a host may send and receive by itself meanwhile.
-    const OTHERS: u64 = 50;
-    let topology = Topology::fan_out(1)?;
-    let relay = &topology.relay;
-    let mcr = Mcr::relaying(
-        datapath,
-        relay,
-        &[r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"]}"#],
-    )?;
-    let capture = Capture::on(&topology.receiver, "eth0")?;
-    let mut copies = 0;
-    let mut send = || -> Result<[u64; 4]> {
-        let count = || -> Result<_> {
-            Ok([
-                counter(relay, "Ip:", "InDelivers")?,
-                counter(relay, "Udp:", "NoPorts")? + counter(relay, "Udp:", "InDatagrams")?,
-                counter(relay, "", "Ip6InDelivers")?,
-                counter(relay, "", "Udp6NoPorts")? + counter(relay, "", "Udp6InDatagrams")?,
-            ])
-        };
-        let before = count()?;
-        for (source, group) in [
-            (Topology::SENDER, "239.1.1.1:5000"),
-            (Topology::SENDER_V6, "[ff3e::1]:5000"),
-        ] {
-            let sender = udp_sender(&topology.sender, "eth0", source.parse()?, 1)?;
-            for _ in 0..FRAMES {
-                sender.send_to(&[7; 1000], group)?;
-            }
-        }
-        copies += 2 * FRAMES;
-        capture.wait_for(copies, WAIT, Captured::is_relayed)?;
-        let after = count()?;
-        Ok(std::array::from_fn(|i| after[i] - before[i]))
-    };
-    let [ip, udp, ip6, udp6] = send()?;
-    ensure!(udp == 0 && udp6 == 0, "{udp} and {udp6} datagrams");
-    ensure!(ip < OTHERS && ip6 < OTHERS, "{ip} and {ip6} packets");
-    // A member of the group on the host sees what it asked for, and these counters count.
-    let member = Member::join(relay, "in0", socket("239.1.1.1:5000")?)?;
-    let [ip, ..] = send()?;
-    ensure!(ip >= FRAMES as u64, "{ip} packets");
-    member.take(FRAMES, WAIT)?;
-    mcr.finish()?;
-    Ok(())
-}
-
-/// A macvlan filters group addresses as a NIC does.
-fn a_filter_of_group_addresses_is_opened(datapath: Datapath) -> Result<()> {
-    let topology = Topology::fan_out(1)?;
-    let relay = &topology.relay;
-    relay.ip("link add link in0 name mv0 type macvlan mode private")?;
-    relay.ip("link set mv0 up")?;
-    relay.wait_running(&["mv0"], WAIT)?;
-    // The filter has 256 places, so one may be open by chance, but not all of these.
-    let groups: Vec<String> = (1..=8)
-        .flat_map(|n| [format!("239.1.1.{n}"), format!("ff05::{n}")])
-        .collect();
-    let list: Vec<_> = groups.iter().map(|group| format!("\"{group}\"")).collect();
-    let rule = |join| {
-        format!(
-            "{{name: r, from: mv0, to: out0, groups: [{}], join: {join}}}",
-            list.join(", ")
-        )
-    };
-    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
-    let mut send = |text: &str| -> Result<()> {
-        // The last is to the group of all hosts.
-        for group in groups.iter().map(String::as_str).chain(["224.0.0.1"]) {
-            let (source, group) = if group.contains(':') {
-                (Topology::SENDER_V6, format!("[{group}]:5000"))
-            } else {
-                (Topology::SENDER, format!("{group}:5000"))
-            };
-            let source: IpAddr = source.parse()?;
-            let frame = UdpFrame::new((source, 40000).into(), socket(&group)?);
-            inject.send(&frame.payload(text).build()?)?;
-        }
-        Ok(())
-    };
-    let mcr = Mcr::relaying(datapath, relay, &[&rule(false)])?;
-    let at_macvlan = Capture::on(relay, "mv0")?;
-    send("not joined")?;
-    let to_all_hosts = |frame: &Captured| {
-        let udp = frame.udp();
-        udp.is_some_and(|udp| udp.group.ip() == IpAddr::from([224, 0, 0, 1]))
-    };
-    at_macvlan.wait_for(1, WAIT, to_all_hosts)?;
-    let arrived = at_macvlan.frames()?;
-    let arrived = arrived.iter().filter(|frame| frame.udp().is_some()).count();
-    ensure!(arrived <= groups.len() / 2, "{arrived}: this tests nothing");
-    mcr.finish()?;
-
-    let mcr = Mcr::relaying(datapath, relay, &[&rule(true)])?;
-    let capture = Capture::on(&topology.receiver, "eth0")?;
-    send("joined")?;
-    let copies = capture.wait_for(groups.len(), WAIT, Captured::is_relayed)?;
-    let relayed: BTreeSet<_> = copies
-        .iter()
-        .filter_map(|copy| Some(copy.udp()?.group.ip().to_string()))
-        .collect();
-    ensure!(relayed == groups.into_iter().collect(), "{relayed:?}");
-    ensure!(
-        !relay.ip_output("-d link show mv0")?.contains("PROMISC"),
-        "promiscuous"
-    );
-    mcr.finish()?;
     Ok(())
 }
 

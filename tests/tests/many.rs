@@ -3,7 +3,10 @@
 //! - All relays that match a frame apply: equal copies are sent once, different ones each.
 //! - A frame goes to as many as 64 links; 65 are refused before anything is attached.
 //! - Lists may overlap: a frame never goes back to its own ingress.
-//! - 10 000 groups fit, and frames of the first, the last and one between pass.
+//! - 10 000 groups fit, and frames of the first, the last and one between pass; 300 000 where
+//!   `limits` allow them.
+//! - More than `limits` allow is refused by name, at the start and on reload; other limits take a
+//!   restart.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +17,7 @@ use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Netns, Process, Topology, UdpFrame, binary,
     on_every_datapath, rules, socket,
 };
+use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -22,6 +26,8 @@ on_every_datapath!(
     sixty_four_links_get_a_copy_each,
     a_frame_never_returns_to_its_ingress,
     ten_thousand_groups,
+    more_groups_than_fit_by_default,
+    limits_are_in_force,
 );
 
 /// TTL and payload of the copies seen, and how often.
@@ -269,5 +275,78 @@ fn ten_thousand_groups(datapath: Datapath) -> Result<()> {
     let expected = groups.iter().map(|g| (((*g).to_owned(), 1), 1)).collect();
     let seen = copies(&capture)?;
     ensure!(seen == expected, "{seen:?}");
+    Ok(())
+}
+
+fn more_groups_than_fit_by_default(datapath: Datapath) -> Result<()> {
+    const GROUPS: u32 = 300_000;
+    let topology = Topology::fan_out(1)?;
+    let group = |number: u32| {
+        let [_, a, b, c] = number.to_be_bytes();
+        format!("239.{a}.{b}.{c}")
+    };
+    let list: Vec<_> = (1..=GROUPS).map(group).collect();
+    let list = list.join(", ");
+    let text = format!(
+        "limits: {{routes: 1000000}}\n{}",
+        rules(&[&format!(
+            "{{name: r, from: in0, to: out0, join: false, groups: [{list}]}}"
+        )])
+    );
+    let mcr = Mcr::relaying_with(datapath, &topology.relay, &text, &[])?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+    for group in [1, GROUPS / 2, GROUPS, GROUPS + 1].map(group) {
+        let group = socket(&format!("{group}:5000"))?;
+        let frame = UdpFrame::new(socket("10.77.0.2:40000")?, group);
+        inject.send(&frame.payload(group.ip().to_string()).build()?)?;
+    }
+    mcr.until(|stats| stats.refused("in0", "no-relay") == 1)?;
+    capture.wait_for(3, WAIT, Captured::is_relayed)?;
+    let stats = mcr.finish()?;
+    ensure!(stats.relay("r") == 3, "{stats}");
+    Ok(())
+}
+
+fn limits_are_in_force(datapath: Datapath) -> Result<()> {
+    const TWO: &str = "{name: two, from: in0, to: out0, groups: [239.1.1.1, 239.1.1.2]}";
+    const THREE: &str = "{name: three, from: in0, to: out0, groups: 239.1.1.3}";
+    const BACK: &str = "{name: back, from: out0, to: in0, groups: 239.1.1.1}";
+    let topology = Topology::fan_out(1)?;
+    let limited = |limits: &str, relays: &[&str]| format!("limits: {limits}\n{}", rules(relays));
+    let most = "{routes: 2, links: 1}";
+    for (limits, relays, part) in [
+        (
+            most,
+            [TWO, THREE],
+            "three: with these there are more than 2 routes of IPv4",
+        ),
+        (
+            "{links: 1}",
+            [TWO, BACK],
+            "back: with these there are more than 1 ingress links",
+        ),
+    ] {
+        let (code, said) = refused(&topology.relay, &limited(limits, &relays))?;
+        ensure!(code == Some(78) && said.contains(part), "{code:?}: {said}");
+    }
+
+    let mcr = Mcr::relaying_with(datapath, &topology.relay, &limited(most, &[TWO]), &[])?;
+    mcr.rewrite(&limited("{routes: 3, links: 1}", &[TWO, THREE]))?;
+    mcr.signal(Signal::SIGHUP)?;
+    mcr.wait_stderr(WAIT, |line| {
+        line.contains("`limits`") && line.contains("restart")
+    })?;
+    mcr.wait_stderr(WAIT, |line| line.contains("nothing has changed"))?;
+    // As much as before, but of others.
+    mcr.rewrite(&limited(most, &[THREE]))?;
+    mcr.signal(Signal::SIGHUP)?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+    mcr.wait_stderr(WAIT, |line| line.contains("has been read again"))?;
+    let frame = UdpFrame::new(socket("10.77.0.2:40000")?, socket("239.1.1.3:5000")?);
+    inject.send(&frame.build()?)?;
+    capture.wait_for(1, WAIT, Captured::is_relayed)?;
+    mcr.finish()?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! - Right after the start, while links are missing, after one appeared and after it left: relays,
 //!   links, groups and routes are shown as they are, with the reason why one waits.
 //! - Counters are what the receivers got, and what they did not, with the reasons.
+//! - What its limit takes away from a relay is counted for it, whatever becomes of the relay.
 //! - Tables say the same to people, aligned, without colour where there is no terminal.
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ const REFUSED: usize = 7;
 on_every_datapath!(
     links_and_relays_are_shown_as_they_are,
     counters_are_what_receivers_got,
+    what_a_limit_takes_away_is_counted,
 );
 
 fn frame(group: &str) -> Result<Vec<u8>> {
@@ -226,6 +228,64 @@ fn counters_are_what_receivers_got(datapath: Datapath) -> Result<()> {
     Ok(())
 }
 
+fn what_a_limit_takes_away_is_counted(datapath: Datapath) -> Result<()> {
+    const FREE: &str = "{name: free, from: in0, to: out0, groups: 239.1.1.1}";
+    const SLOW: &str = "{name: slow, from: in0, to: out1, groups: 239.1.1.1, limit: 1pps}";
+    let topology = Topology::fan_out(2)?;
+    let mcr = Mcr::relaying(datapath, &topology.relay, &[FREE, SLOW])?;
+    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+    for _ in 0..COPIED {
+        inject.send(&frame("239.1.1.1")?)?;
+    }
+    let all =
+        |show: &Value| entry(&show["relays"], "name", "free").is_ok_and(|r| r["frames"] == COPIED);
+    let show = mcr.shows("relays", all)?;
+    let number = |show: &Value, relay: &str, field: &str| -> Result<u64> {
+        let counted = &show["counters"]["relays"][relay][field];
+        counted
+            .as_u64()
+            .with_context(|| format!("no {field} of {relay}: {show:#}"))
+    };
+    ensure!(
+        entry(&show["relays"], "name", "free")?["limited"] == 0,
+        "{show:#}"
+    );
+    let counters = mcr.show("counters")?;
+    let (passed, limited) = (
+        number(&counters, "slow", "frames")?,
+        number(&counters, "slow", "limited")?,
+    );
+    ensure!(
+        passed > 0 && limited > 0 && passed + limited == COPIED as u64,
+        "{counters:#}"
+    );
+    let shown = entry(&show["relays"], "name", "slow")?;
+    ensure!(shown["limited"] == limited, "{show:#}");
+
+    mcr.rewrite(&rules(&[FREE]))?;
+    mcr.ask(&["reload"])?;
+    let counters = mcr.show("counters")?;
+    ensure!(
+        number(&counters, "slow", "limited")? == limited,
+        "{counters:#}"
+    );
+    mcr.rewrite(&rules(&[FREE, SLOW]))?;
+    mcr.ask(&["reload"])?;
+    for _ in 0..COPIED {
+        inject.send(&frame("239.1.1.1")?)?;
+    }
+    let twice = |show: &Value| number(show, "free", "frames").is_ok_and(|n| n == 2 * COPIED as u64);
+    let counters = mcr.shows("counters", twice)?;
+    let (passed, limited) = (
+        number(&counters, "slow", "frames")?,
+        number(&counters, "slow", "limited")?,
+    );
+    ensure!(passed + limited == 2 * COPIED as u64, "{counters:#}");
+    let stats = mcr.finish()?;
+    ensure!(stats.limited("slow") == limited, "{stats}");
+    Ok(())
+}
+
 /// The lines of one of the tables, by the first word of their first column.
 fn row<'a>(text: &'a str, head: &str, name: &str) -> Result<Vec<&'a str>> {
     let lines = text.lines().skip_while(|line| !line.starts_with(head));
@@ -260,12 +320,12 @@ fn people_get_tables() -> Result<()> {
     ensure!(text.starts_with("instance default, process "), "{text}");
     let cameras = row(&text, "RELAY", "cameras")?;
     ensure!(
-        cameras == ["cameras", "in force", "0", "0", "0", "waits for late"],
+        cameras == ["cameras", "in force", "0", "0", "0", "0", "waits for late"],
         "{text}"
     );
     let lab = row(&text, "RELAY", "lab")?;
     ensure!(
-        lab == ["lab", "waiting", "0", "0", "0", "waits for gone"],
+        lab == ["lab", "waiting", "0", "0", "0", "0", "waits for gone"],
         "{text}"
     );
     ensure!(

@@ -50,6 +50,9 @@ pub(crate) struct Test {
 /// Runs the command.
 pub(crate) fn command(workspace: &Workspace, arguments: &Test) -> Result<()> {
     debian::install(&debian::TOPOLOGY)?;
+    if !arguments.unit {
+        debian::install(&debian::END_TO_END)?;
+    }
     let Some(object) = ebpf::build(workspace, Install::Allowed)? else {
         bail!("the eBPF object must be built from source to be tested, and cannot be built here");
     };

@@ -208,55 +208,6 @@ impl Basis {
             Family::Other => None,
         }
     }
-
-    /// The basis as three words, the form in which it passes through the registers of a call
-    /// between kernel functions that the verifier looks at one by one.
-    #[must_use]
-    #[inline(always)]
-    pub fn to_words(self) -> [u64; 3] {
-        let [a, b, c, d, e, f] = self.source_mac;
-        let [u, v, w, x, y, z] = self.destination_mac;
-        let (tag, protocol, checksum) = match self.family {
-            Family::V4 { protocol, checksum } => (4, protocol, checksum),
-            Family::V6 => (6, 0, 0),
-            Family::Other => (0, 0, 0),
-        };
-        let [high, low] = checksum.to_be_bytes();
-        [
-            u64::from_be_bytes([self.network, self.hop_limit, a, b, c, d, e, f]),
-            u64::from(self.ip_length) << 32 | u64::from(u32::from_be_bytes([w, x, y, z])),
-            u64::from_be_bytes([self.marks as u8, 0, u, v, tag, protocol, high, low]),
-        ]
-    }
-
-    /// The basis from the words of [`Self::to_words`].
-    #[must_use]
-    #[inline(always)]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the words are taken apart as they were put together"
-    )]
-    pub fn from_words(words: [u64; 3]) -> Self {
-        let [network, hop_limit, a, b, c, d, e, f] = words[0].to_be_bytes();
-        let [marks, _, u, v, tag, protocol, high, low] = words[2].to_be_bytes();
-        let [w, x, y, z] = (words[1] as u32).to_be_bytes();
-        Self {
-            destination_mac: [u, v, w, x, y, z],
-            source_mac: [a, b, c, d, e, f],
-            ip_length: (words[1] >> 32) as u32,
-            network,
-            hop_limit,
-            family: match tag {
-                4 => Family::V4 {
-                    protocol,
-                    checksum: u16::from_be_bytes([high, low]),
-                },
-                6 => Family::V6,
-                _ => Family::Other,
-            },
-            marks: Marks::from_number(marks),
-        }
-    }
 }
 
 /// The address of IPv4 packets to a group (RFC 1112 section 6.4); what is no group is a broadcast

@@ -113,6 +113,7 @@ impl<'a> Edit<'a> {
         udp: Udp,
         buffer: &mut [u8],
     ) -> Option<usize> {
+        frame.get(..ETHERNET_HEADER)?;
         let head = buffer.get_mut(MARGIN..MARGIN + frame.len())?;
         head.copy_from_slice(frame);
         if self.egress.edits_headers() {
@@ -134,7 +135,7 @@ impl<'a> Edit<'a> {
         stripped: Option<Tag>,
         buffer: &mut [u8],
     ) -> Option<usize> {
-        let within = in_frame(frame)?;
+        let within = in_frame(frame);
         let outermost = stripped.or(within);
         let tag = Tag::edited(outermost, self.egress.vlan_edit());
         // Where the copy's type or inner tag lies: what is in the frame beside a stripped tag is
@@ -211,16 +212,14 @@ fn put_words(bytes: &mut [u8], offset: usize, words: &[u32]) -> Option<()> {
     })
 }
 
-/// The outermost tag in a frame; `None` if it is too short for an Ethernet header.
-fn in_frame(frame: &[u8]) -> Option<Option<Tag>> {
-    frame.get(..ETHERNET_HEADER)?;
-    let Some([a, b, c, d]) = frame.get(MACS..)?.first_chunk() else {
-        return Some(None);
+/// The outermost tag in a frame.
+fn in_frame(frame: &[u8]) -> Option<Tag> {
+    let [a, b, c, d] = *frame.get(MACS..)?.first_chunk()?;
+    let tag = Tag {
+        tpid: u16::from_be_bytes([a, b]),
+        tci: u16::from_be_bytes([c, d]),
     };
-    let tpid = u16::from_be_bytes([*a, *b]);
-    let tci = u16::from_be_bytes([*c, *d]);
-    let tagged = matches!(tpid, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN);
-    Some(tagged.then_some(Tag { tpid, tci }))
+    matches!(tag.tpid, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN).then_some(tag)
 }
 
 fn put(bytes: &mut [u8], offset: usize, new: &[u8]) -> Option<()> {

@@ -395,10 +395,7 @@ impl Egress {
 /// An address with zeros behind it.
 fn widened(address: IpAddr) -> [u8; 16] {
     match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-        }
+        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96).to_be_bytes(),
         IpAddr::V6(address) => address.octets(),
     }
 }
@@ -406,11 +403,7 @@ fn widened(address: IpAddr) -> [u8; 16] {
 /// Words of four bytes as they lie in memory.
 fn words(bytes: [u8; 16]) -> [u32; 4] {
     let (chunks, _) = bytes.as_chunks();
-    let mut words = [0; 4];
-    for (word, chunk) in words.iter_mut().zip(chunks) {
-        *word = u32::from_ne_bytes(*chunk);
-    }
-    words
+    core::array::from_fn(|index| u32::from_ne_bytes(chunks[index]))
 }
 
 #[cfg(feature = "user")]

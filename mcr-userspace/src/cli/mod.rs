@@ -123,7 +123,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn listening(error: &ListenError) -> u8 {
     match error {
-        ListenError::InUse(_) => UNAVAILABLE,
+        ListenError::InUse { .. } => UNAVAILABLE,
         ListenError::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             PERMISSION
         }
@@ -134,7 +134,7 @@ fn listening(error: &ListenError) -> u8 {
 fn selection(error: &SelectError) -> u8 {
     match error {
         SelectError::Ebpf(LoadError::Permission) => PERMISSION,
-        SelectError::Ebpf(LoadError::Kernel(_)) => KERNEL,
+        SelectError::Ebpf(LoadError::Kernel(_) | LoadError::NoTcx) => KERNEL,
         SelectError::Ebpf(LoadError::Hook(error)) | SelectError::Ring(error) => match error {
             StepError::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

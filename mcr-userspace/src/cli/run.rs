@@ -17,7 +17,7 @@ use crate::{
     config::{
         flags::{FlagProblem, RelayFlags},
         load::load,
-        model::DatapathChoice,
+        model::{DatapathChoice, RuleFile},
     },
     control::{Instance, place::socket_path},
     daemon::{self, Settings},
@@ -41,7 +41,7 @@ One line containing `ready` on standard error says that every relay whose links 
 A link that is missing is waited for. SIGHUP reads the rule file again, SIGINT and SIGTERM end.
 
 With --stats one JSON object a line goes to standard output, and one at the end: relays (by name:
-frames, bytes, expected), ingress (by link: interest, relayed, expected, reasons), egress (by link: copies,
+frames, bytes, expected, limited), ingress (by link: interest, relayed, expected, reasons), egress (by link: copies,
 bytes, reasons). Of an ingress link, interest = relayed + the sum of reasons; over all links,
 expected = copies + the sum of the reasons of egress links.
 
@@ -61,14 +61,9 @@ pub(super) struct RunArgs {
     datapath: Option<Datapath>,
 
     /// The name of this instance: where its control socket is and the source address of its
-    /// copies follow from it
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "MCR_INSTANCE",
-        default_value = "default"
-    )]
-    instance: Instance,
+    /// copies follow from it [default: default]
+    #[arg(long, value_name = "NAME", env = "MCR_INSTANCE")]
+    instance: Option<Instance>,
 
     /// Its control socket, whatever the rule file says [default: /run/mcr/NAME.sock]
     #[arg(long, value_name = "PATH", env = "MCR_SOCKET", value_parser = socket_path)]
@@ -177,19 +172,18 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     log_to_standard_error();
     let flags = args.relay.flags();
     let choice = args.datapath.map(DatapathChoice::from);
-    let (relays, file, datapath, datapath_of_file, socket_of_file) = if flags.any() {
+    let (rules, file) = if flags.any() {
         if args.config.is_some() {
             return Ok(refuse(
                 "a relay is given by flags (or MCR_… variables) as well as a rule file: use one of them",
             ));
         }
-        let datapath = choice.unwrap_or_default();
-        match flags.relay(RELAY, datapath) {
+        match flags.relay(RELAY, choice.unwrap_or_default()) {
             Ok((relay, warnings)) => {
                 for warning in &warnings {
                     tracing::warn!("{}: {}", warning.flag, warning.problem);
                 }
-                (vec![relay], None, datapath, None, None)
+                (RuleFile::of(vec![relay]), None)
             }
             Err(problems) => return Ok(refuse(&FlagErrors(problems).to_string())),
         }
@@ -199,21 +193,19 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         if !loaded.warnings.is_empty() {
             let _ = writeln!(io::stderr(), "{}", loaded.warnings);
         }
-        let of_file = loaded.rules.datapath;
-        let datapath = choice.unwrap_or(of_file);
-        let decides = choice.is_none().then_some(of_file);
-        let socket = loaded.rules.control;
-        (loaded.rules.relays, Some(path), datapath, decides, socket)
+        (loaded.rules, Some(path))
     };
     let settings = Settings {
-        relays,
+        datapath_of_file: Some(rules.datapath).filter(|_| file.is_some() && choice.is_none()),
+        relays: rules.relays,
         file,
-        datapath_of_file,
-        datapath,
+        datapath: choice.unwrap_or(rules.datapath),
+        limits: rules.limits,
         hook: args.tc_hook.map(Hook::from),
-        instance: args.instance,
-        socket: args.socket.or_else(|| socket_of_file.clone()),
-        socket_of_file,
+        named: args.instance.is_some(),
+        instance: args.instance.unwrap_or_default(),
+        socket: args.socket.or_else(|| rules.control.clone()),
+        socket_of_file: rules.control,
         statistics: args.stats,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

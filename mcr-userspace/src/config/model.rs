@@ -29,6 +29,19 @@ pub struct RuleFile {
     pub relays: Vec<Relay>,
 }
 
+impl RuleFile {
+    /// A file that says nothing but what its relays are.
+    #[must_use]
+    pub fn of(relays: Vec<Relay>) -> Self {
+        Self {
+            datapath: DatapathChoice::default(),
+            limits: Limits::default(),
+            control: None,
+            relays,
+        }
+    }
+}
+
 /// The value of `datapath:`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DatapathChoice {
@@ -55,6 +68,13 @@ impl Limits {
     pub const MOST_ROUTES: u32 = 1 << 24;
     /// The most ingress links that can be wanted: counters of each take a few hundred bytes a CPU.
     pub const MOST_LINKS: u32 = 1 << 16;
+
+    /// How many ingress links there are room for, so that each can be replaced by another one in
+    /// a single change.
+    #[must_use]
+    pub const fn link_room(&self) -> u32 {
+        self.links.saturating_mul(2)
+    }
 }
 
 impl Default for Limits {

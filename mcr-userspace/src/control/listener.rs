@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Who may ask: the user that runs mcr, and root. Whoever may ask may also change what is relayed.
@@ -42,9 +43,14 @@ pub enum ListenError {
     /// Another process listens.
     #[error(
         "{}: another mcr listens here; end it, or give this one a name of its own with --instance",
-        .0.display()
+        path.display()
     )]
-    InUse(PathBuf),
+    InUse {
+        /// Where.
+        path: PathBuf,
+        /// Its process ID; none if it can't be told.
+        holder: Option<i32>,
+    },
     /// Something else has that name.
     #[error("{}: this is there already and no socket; name another path", .0.display())]
     NotASocket(PathBuf),
@@ -157,13 +163,24 @@ fn remove_dead(path: &Path, address: &SockAddr) -> Result<(), ListenError> {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(system)
         }
+        Ok(()) => Err(ListenError::InUse {
+            path: path.to_owned(),
+            holder: holder(&client),
+        }),
         // One that has no time for another client is alive.
-        Ok(()) => Err(ListenError::InUse(path.to_owned())),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => {
-            Err(ListenError::InUse(path.to_owned()))
-        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ListenError::InUse {
+            path: path.to_owned(),
+            holder: None,
+        }),
         Err(error) => Err(system(error)),
     }
+}
+
+/// The process that listens where this socket is connected to: `SO_PEERCRED` of unix(7). 0 stands
+/// for one in a PID namespace that can't be seen from here.
+fn holder(client: &Socket) -> Option<i32> {
+    let credentials = getsockopt(client, PeerCredentials).ok()?;
+    Some(credentials.pid()).filter(|pid| *pid > 0)
 }
 
 #[cfg(test)]
@@ -188,8 +205,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let living = UnixListener::bind(&path).unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
         let error = Listener::bind(&path).unwrap_err();
-        assert!(matches!(error, ListenError::InUse(_)), "{error}");
+        assert!(
+            matches!(error, ListenError::InUse { holder: Some(pid), .. } if pid == me),
+            "{error}"
+        );
         assert!(error.to_string().contains("--instance"), "{error}");
         UnixStream::connect(&path).unwrap();
         drop(living);

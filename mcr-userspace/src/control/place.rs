@@ -41,6 +41,13 @@ impl Instance {
     }
 }
 
+impl Default for Instance {
+    /// The one that nobody has named.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
 impl FromStr for Instance {
     type Err = NotAnInstance;
 

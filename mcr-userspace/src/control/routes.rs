@@ -36,18 +36,14 @@ pub fn routes(
     };
     let mut places: Vec<(&Place, u32)> = table.places.iter().map(|(id, at)| (at, *id)).collect();
     places.sort_unstable();
-    let mut groups: BTreeMap<u32, Vec<_>> = BTreeMap::new();
-    for (route, target) in &table.groups {
-        let here = groups.entry(route.node).or_default();
-        here.push((route.prefix, *target));
-    }
     let mut frames: BTreeMap<u32, Vec<_>> = BTreeMap::new();
     for (route, target) in &table.frames {
         let here = frames.entry(route.key.node()).or_default();
         here.push((route, *target));
     }
     for (place, node) in places {
-        for (prefix, target) in groups.get(&node).into_iter().flatten() {
+        let groups = table.groups.get(&node);
+        for (prefix, target) in groups.into_iter().flat_map(|groups| groups.iter()) {
             walk.group(*place, &single(prefix), *target);
         }
         for (route, target) in frames.get(&node).into_iter().flatten() {

@@ -56,7 +56,7 @@ pub struct RelayView {
     pub reasons: Vec<String>,
     /// What may not be meant, each a sentence.
     pub warnings: Vec<String>,
-    /// What it has done: `frames`, `bytes`, `expected`.
+    /// What it has done: `frames`, `bytes`, `expected`, `limited`.
     #[serde(flatten)]
     pub counted: Relayed,
 }

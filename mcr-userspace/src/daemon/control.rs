@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Controller, Settings, reload::reload};
+use super::{Controller, Settings, netns::Netns, reload::reload};
 use crate::control::{
     About, Ask, Limits,
     listener::{ListenError, Listener, SocketFile},
@@ -29,7 +29,8 @@ pub(super) struct Questions {
 
 /// Opens the control socket: where settings say, or where the name of the instance does. Where
 /// nobody has asked for one, to be without one is no reason not to relay, unless another instance
-/// of this name is running.
+/// of this name is running in the same network namespace: namespaces share the socket's directory,
+/// but nothing that is relayed.
 ///
 /// # Errors
 ///
@@ -38,7 +39,15 @@ pub(super) fn open(settings: &Settings) -> Result<Questions, ListenError> {
     let (sender, waiting) = mpsc::channel(QUESTIONS);
     let file = match listen(settings, sender.clone()) {
         Ok(file) => Some(file),
-        Err(error @ ListenError::InUse(_)) => return Err(error),
+        Err(ListenError::InUse { path, holder }) if !asked_for(settings) && elsewhere(holder) => {
+            tracing::warn!(
+                "{}: an mcr in another network namespace listens here; frames are relayed, but \
+                 `mcr show` can't ask this one unless it has a name of its own (--instance)",
+                path.display()
+            );
+            None
+        }
+        Err(error @ ListenError::InUse { .. }) => return Err(error),
         Err(error) if settings.socket.is_some() => return Err(error),
         Err(error) => {
             tracing::warn!("{error}; frames are relayed, but `mcr show` can't ask for them");
@@ -50,6 +59,17 @@ pub(super) fn open(settings: &Settings) -> Result<Questions, ListenError> {
         _sender: sender,
         _file: file,
     })
+}
+
+fn asked_for(settings: &Settings) -> bool {
+    settings.named || settings.socket.is_some()
+}
+
+/// Whether a process is in another network namespace than this one. What can't be told counts as
+/// the same.
+fn elsewhere(process: Option<i32>) -> bool {
+    let theirs = process.map(Netns::of).and_then(Result::ok);
+    theirs.is_some_and(|theirs| Netns::own().is_ok_and(|own| own != theirs))
 }
 
 fn listen(settings: &Settings, sender: mpsc::Sender<Ask>) -> Result<SocketFile, ListenError> {

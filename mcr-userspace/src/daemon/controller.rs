@@ -17,7 +17,7 @@ use crate::{
     config::model::Relay,
     datapath::{ApplyError, Datapath, StepError},
     links::{self, neighbours},
-    membership::joins::Joins,
+    membership::joins::{JoinError, Joins},
     plan::{Join, Op, Plan, PlanError, RelayState, Table, World, diff, plan},
 };
 
@@ -150,9 +150,12 @@ impl Controller {
     /// [`SettleError`], and then nothing has changed.
     pub fn settle(&mut self) -> Result<(), SettleError> {
         let plan = loop {
-            let plan = plan(&self.world, &self.table)?;
+            let mut plan = plan(&self.world, &self.table)?;
             match self.apply(&plan.table) {
-                Ok(()) => break plan,
+                Ok(()) => {
+                    self.table = Arc::new(std::mem::take(&mut plan.table));
+                    break plan;
+                }
                 Err(error) => {
                     let Some(ifindex) = attaching(&error.op) else {
                         return Err(Box::new(error).into());
@@ -162,7 +165,7 @@ impl Controller {
                 }
             }
         };
-        self.follow(&plan);
+        self.follow(plan);
         Ok(())
     }
 
@@ -171,37 +174,57 @@ impl Controller {
         self.ledger.note_names(&self.world);
         if !ops.is_empty() {
             // What is about to go is counted one last time.
-            let counters = self.datapath.counters(&self.table);
+            let going = self.table.counted_without(table);
+            let counters = going.map(|going| self.datapath.counters(&going));
             self.datapath.apply(&ops)?;
-            if let Ok(counters) = counters {
-                self.ledger.keep(&self.table, table, &counters);
+            if let Some(Ok(counters)) = counters {
+                self.ledger.keep(&self.table, &counters);
             }
         }
-        self.table = Arc::new(table.clone());
         Ok(())
     }
 
-    fn follow(&mut self, plan: &Plan) {
+    fn follow(&mut self, plan: Plan) {
         let errors = self.joins.follow(&plan.joins, &self.world.links);
-        for error in &errors {
-            if !self.failed.contains_key(&error.join) {
-                let link = self.link_name(error.join.ifindex());
-                tracing::warn!("{link}: {error}; frames are relayed as far as they arrive");
-            }
-        }
+        self.report_joins(&errors);
         let failed = errors.iter();
         self.failed = failed
             .map(|error| (error.join, error.source.to_string()))
             .collect();
-        self.wanted.clone_from(&plan.joins);
-        self.neighbours.clone_from(&plan.neighbours);
+        self.wanted = plan.joins;
+        self.neighbours = plan.neighbours;
         let wanted = &self.neighbours;
         self.world.neighbours.retain(|key, _| wanted.contains(key));
-        let before = std::mem::replace(&mut self.states, plan.relays.clone());
+        let before = std::mem::replace(&mut self.states, plan.relays);
+        let before: BTreeMap<_, _> = before.iter().map(|state| (&state.name, state)).collect();
         for state in &self.states {
-            if !before.contains(state) {
+            if before.get(&state.name) != Some(&state) {
                 report_state(state);
             }
+        }
+    }
+
+    /// Logs what could not be joined and was not known before: one error a link, as the reason is
+    /// mostly the same for all of its groups.
+    fn report_joins(&self, errors: &[JoinError]) {
+        let new = errors.iter().filter(|e| !self.failed.contains_key(&e.join));
+        let mut by_link: BTreeMap<u32, Vec<&JoinError>> = BTreeMap::new();
+        for error in new {
+            let of_link = by_link.entry(error.join.ifindex()).or_default();
+            of_link.push(error);
+        }
+        for (ifindex, errors) in by_link {
+            let [error, others @ ..] = &errors[..] else {
+                continue;
+            };
+            let others = match others.len() {
+                0 => String::new(),
+                count => format!(", nor {count} others"),
+            };
+            tracing::warn!(
+                "{}: {error}{others}; frames are relayed as far as they arrive",
+                self.link_name(ifindex)
+            );
         }
     }
 
@@ -214,15 +237,6 @@ impl Controller {
     /// The memberships, for [`Joins::due`] and [`Joins::advance`].
     pub fn joins_mut(&mut self) -> &mut Joins {
         &mut self.joins
-    }
-
-    /// A sign of life for the datapath.
-    ///
-    /// # Errors
-    ///
-    /// If it can't be given.
-    pub fn keep_alive(&mut self) -> Result<(), StepError> {
-        self.datapath.keep_alive()
     }
 
     /// Says that every relay whose links exist is in force: on standard error, and to systemd.
@@ -348,10 +362,6 @@ mod tests {
                 slots: table.slots.keys().map(|id| (*id, one)).collect(),
                 ..Counters::default()
             })
-        }
-
-        fn keep_alive(&mut self) -> Result<(), StepError> {
-            Ok(())
         }
     }
 

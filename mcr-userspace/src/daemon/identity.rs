@@ -3,9 +3,16 @@
 use mcr_common::table::RELAY_MAC_PREFIX;
 use sha2::{Digest as _, Sha256};
 
+use super::netns::Netns;
+
 /// The source address of copies with `source_mac: relay`: locally administered, the same after
-/// every restart, and different between hosts, containers and instances as far as two bytes
-/// allow.
+/// every restart, and different between hosts, containers, network namespaces and instances as far
+/// as two bytes allow.
+///
+/// Two in namespaces of one host may send on the same segment, where bridges and switches would
+/// see one station move to and fro. Of the namespace that process 1 is in nothing enters, so that
+/// the address of a host, and of a container, is the same after every boot; nor of one without a
+/// name where it can't be told from that.
 #[must_use]
 pub fn relay_mac(instance: &str) -> [u8; 6] {
     let mut hash = Sha256::new();
@@ -17,6 +24,10 @@ pub fn relay_mac(instance: &str) -> [u8; 6] {
     }
     hash.update([0]);
     hash.update(instance);
+    if let Some(label) = Netns::own().ok().and_then(Netns::label) {
+        hash.update([0]);
+        hash.update(label);
+    }
     let digest = hash.finalize();
     let [a, b, c, d] = RELAY_MAC_PREFIX;
     [a, b, c, d, digest[0], digest[1]]

@@ -34,6 +34,9 @@ pub struct Relayed {
     pub bytes: u64,
     /// Copies these frames should have made, together with the other relays that match them.
     pub expected: u64,
+    /// Frames that this relay's `limit` has taken away from it.
+    #[serde(default)]
+    pub limited: u64,
 }
 
 /// What happened on an ingress link.
@@ -78,25 +81,9 @@ impl Ledger {
         }
     }
 
-    /// Keeps the counters of everything in `old` that is not in `new`, and so ends.
-    pub(super) fn keep(&mut self, old: &Table, new: &Table, counters: &Counters) {
-        let mut ending = Counters::default();
-        for (ifindex, stats) in &counters.links {
-            if !new.links.contains_key(ifindex) {
-                ending.links.insert(*ifindex, *stats);
-            }
-        }
-        for (id, stats) in &counters.slots {
-            if !new.slots.contains_key(id) {
-                ending.slots.insert(*id, *stats);
-            }
-        }
-        for (id, stats) in &counters.egresses {
-            if !new.egresses.contains_key(id) {
-                ending.egresses.insert(*id, *stats);
-            }
-        }
-        add(&mut self.past, &self.names, old, &ending);
+    /// Keeps the last counters of what `table` has and the next one has not.
+    pub(super) fn keep(&mut self, table: &Table, last: &Counters) {
+        add(&mut self.past, &self.names, table, last);
     }
 
     /// Everything counted: what is gone and what is in force.
@@ -137,6 +124,11 @@ fn add(report: &mut Report, names: &BTreeMap<u32, String>, table: &Table, counte
             relay.frames += frames;
             relay.bytes += bytes;
             relay.expected += expected;
+        }
+    }
+    for (id, over) in &counters.over {
+        if let Some(name) = table.buckets.get(id) {
+            report.relays.entry(name.clone()).or_default().limited += over;
         }
     }
     for (id, stats) in &counters.egresses {

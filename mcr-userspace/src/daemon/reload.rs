@@ -37,6 +37,11 @@ pub(super) fn reload(
     {
         tracing::warn!("`datapath` is not what it was when mcr started: restart mcr to change it");
     }
+    if settings.limits != rules.limits {
+        tracing::warn!(
+            "`limits` are not what they were when mcr started: restart mcr to change them"
+        );
+    }
     if settings.socket_of_file != rules.control {
         tracing::warn!("`control` is not what it was when mcr started: restart mcr to change it");
     }

@@ -48,6 +48,8 @@ pub fn select(settings: &Settings) -> Result<Selected, SelectError> {
         },
         DatapathChoice::Auto => match tc(settings) {
             Ok(selected) => Ok(selected),
+            // What was asked for by name is not replaced by something else.
+            Err(why @ LoadError::NoTcx) => Err(why.into()),
             Err(why) if wants_drop(&settings.relays).is_some() => Err(why.into()),
             Err(why) => match ring() {
                 Ok(selected) => {
@@ -70,7 +72,7 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
     Ok(Selected {
-        back_end: Box::new(Ebpf::load(hook)?),
+        back_end: Box::new(Ebpf::load(hook, &settings.limits)?),
         leased: hook.outlives_process(),
     })
 }

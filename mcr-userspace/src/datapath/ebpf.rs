@@ -2,6 +2,7 @@
 
 mod clsact;
 mod hook;
+mod lease;
 mod maps;
 mod object;
 mod tenant;
@@ -12,6 +13,7 @@ use aya::{
     EbpfError, EbpfLoader,
     maps::MapError,
     programs::{ProgramError, SchedClassifier, TcAttachType},
+    util::KernelVersion,
 };
 use mcr_common::table::LinkStats;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
@@ -19,10 +21,14 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 pub use self::{hook::Hook, object::BYTES as OBJECT};
 use self::{
     hook::{Attacher, Attachment},
-    maps::Maps,
+    lease::Keeper,
+    maps::{Maps, WrongMap},
 };
 use super::{Counters, Datapath, StepError};
-use crate::plan::{Op, Table, diff};
+use crate::{
+    config::model::Limits,
+    plan::{Op, Table, diff},
+};
 
 /// The program that relays what arrives.
 const ARRIVING: &str = "mcr_tc";
@@ -35,6 +41,8 @@ pub struct Ebpf {
     attacher: Attacher,
     maps: Maps,
     attachments: BTreeMap<u32, Attachments>,
+    /// Where attachments outlive this process.
+    _keeper: Option<Keeper>,
 }
 
 /// The programs at one link.
@@ -55,6 +63,11 @@ pub enum LoadError {
     /// The kernel has no eBPF, or lacks something the program needs.
     #[error("this kernel can't run mcr's eBPF program (Linux 5.10 is the oldest that can): {0}")]
     Kernel(String),
+    /// The kernel lacks the hook.
+    #[error(
+        "this kernel has no TCX hooks, which came with Linux 6.6: use `--tc-hook clsact`, or none"
+    )]
+    NoTcx,
     /// Something else is in the way.
     #[error(transparent)]
     Hook(#[from] StepError),
@@ -75,29 +88,39 @@ pub fn fill(object: &mut aya::Ebpf, table: &Table) -> Result<(), LoadError> {
 }
 
 impl Ebpf {
-    /// Loads the program. Nothing is attached yet.
+    /// Loads the program, with maps for as much as `limits` allow. Nothing is attached yet.
     ///
     /// # Errors
     ///
     /// [`LoadError`].
-    pub fn load(hook: Hook) -> Result<Self, LoadError> {
+    pub fn load(hook: Hook, limits: &Limits) -> Result<Self, LoadError> {
+        // Where the version can't be read, attaching says what is wrong.
+        if KernelVersion::current().is_ok_and(|version| !hook.is_in(version)) {
+            return Err(LoadError::NoTcx);
+        }
         // Below Linux 5.11 maps count against this limit; where it can't be raised, creating
         // them says so.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-        let mut object = EbpfLoader::new()
-            .load(OBJECT)
-            .map_err(|error| from_ebpf(&error))?;
-        let maps = Maps::take(&mut object).map_err(|error| LoadError::Kernel(chain(&error)))?;
+        let mut loader = EbpfLoader::new();
+        for (map, entries) in maps::sizes(limits) {
+            loader.map_max_entries(map, entries);
+        }
+        let mut object = loader.load(OBJECT).map_err(|error| from_ebpf(&error))?;
+        let wrong = |error: WrongMap| LoadError::Kernel(chain(&error));
+        let maps = Maps::take(&mut object).map_err(wrong)?;
+        let lease = maps::lease(&mut object).map_err(wrong)?;
         for name in [ARRIVING, LEAVING] {
             program(&mut object, name)
                 .and_then(SchedClassifier::load)
                 .map_err(|error| from_program(&error))?;
         }
+        let keeper = hook.outlives_process().then(|| Keeper::start(lease));
         Ok(Self {
             object,
             attacher: Attacher::new(hook)?,
             maps,
             attachments: BTreeMap::new(),
+            _keeper: keeper.transpose()?,
         })
     }
 
@@ -197,13 +220,6 @@ impl Datapath for Ebpf {
         links
             .map(|(ifindex, link)| Ok((*ifindex, self.maps.link_stats.sum(link.stats)?)))
             .collect()
-    }
-
-    fn keep_alive(&mut self) -> Result<(), StepError> {
-        if self.attacher.hook().outlives_process() {
-            self.maps.renew_lease()?;
-        }
-        Ok(())
     }
 }
 

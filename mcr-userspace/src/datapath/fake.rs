@@ -55,10 +55,6 @@ impl Datapath for Fake {
     fn counters(&self, _table: &Table) -> Result<Counters, StepError> {
         Ok(Counters::default())
     }
-
-    fn keep_alive(&mut self) -> Result<(), StepError> {
-        Ok(())
-    }
 }
 
 fn put<K: Ord + Copy, V: Copy>(entries: &mut BTreeMap<K, V>, change: &Change<K, V>) {

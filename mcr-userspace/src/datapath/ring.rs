@@ -30,6 +30,7 @@ mod worker;
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, PoisonError, RwLock, RwLockWriteGuard, mpsc},
 };
 
@@ -40,7 +41,7 @@ use self::{
     exit::Port,
     sys::Socket,
     tables::Shared,
-    worker::Worker,
+    worker::{Opened, Worker, open_all},
 };
 use super::{Counters, Datapath, StepError};
 use crate::plan::{Change, Op, Table};
@@ -48,6 +49,8 @@ use crate::plan::{Change, Op, Table};
 /// The datapath of packet sockets.
 pub struct Ring {
     workers: BTreeMap<u32, Worker>,
+    /// Rings of links that are about to be added.
+    opened: BTreeMap<u32, io::Result<Opened>>,
     /// What workers have counted that are no more. Not what belongs to their links.
     retired: Counters,
     shared: Arc<RwLock<Shared>>,
@@ -68,6 +71,7 @@ impl Ring {
             Closer::start().map_err(|error| StepError::system("start a thread", error))?;
         Ok(Self {
             workers: BTreeMap::new(),
+            opened: BTreeMap::new(),
             retired: Counters::default(),
             shared: Arc::default(),
             closer,
@@ -104,9 +108,14 @@ impl Ring {
             }
             return Ok(());
         }
-        let size = ring_size(self.workers.len());
+        // To go back, a link may be needed that was not prepared.
+        let opened = self.opened.remove(&ifindex);
+        let opened = opened.unwrap_or_else(|| {
+            let size = ring_size(self.workers.len());
+            Opened::new(size, &self.closer)
+        });
         let shared = Arc::clone(&self.shared);
-        let worker = Worker::start(ifindex, size, host_frames, shared, self.closer.clone());
+        let worker = opened.and_then(|opened| Worker::start(opened, ifindex, host_frames, shared));
         let worker = worker.map_err(|error| {
             self.shared().links.remove(&ifindex);
             StepError::system(
@@ -175,6 +184,24 @@ impl Datapath for Ring {
         "afpacket"
     }
 
+    /// Opens the rings of new ingress links.
+    fn prepare(&mut self, ops: &[Op]) {
+        let new = ops.iter().filter_map(|op| match op {
+            Op::Link(Change {
+                key,
+                old: None,
+                new: Some(_),
+            }) => Some(*key),
+            _ => None,
+        });
+        let new = new.filter(|ifindex| !self.workers.contains_key(ifindex));
+        let sizes = (self.workers.len()..).map(ring_size);
+        for left in std::mem::take(&mut self.opened).into_values() {
+            self.closer.close(left);
+        }
+        self.opened = open_all(new.zip(sizes).collect(), &self.closer);
+    }
+
     fn step(&mut self, op: &Op) -> Result<(), StepError> {
         match op {
             Op::Link(change) => self.link(change)?,
@@ -205,10 +232,6 @@ impl Datapath for Ring {
         let over = table.limits.keys().map(|id| (*id, shared.bucket(*id).over));
         counted.over = over.collect();
         Ok(stats::of(table, counted))
-    }
-
-    fn keep_alive(&mut self) -> Result<(), StepError> {
-        Ok(())
     }
 }
 

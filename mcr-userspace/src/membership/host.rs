@@ -269,7 +269,7 @@ impl Host {
         let mut messages = Vec::new();
         // At once, though there may be more than are sent at a time.
         let mut at = now;
-        while self.is_leaving() && messages.len() < self.groups.len() * AT_A_TIME {
+        while self.is_leaving() {
             let more = self.advance(at, random);
             if more.is_empty() {
                 break;

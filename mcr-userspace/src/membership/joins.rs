@@ -13,7 +13,7 @@ use std::{
 use fastrand::Rng;
 
 use super::{
-    host::{Filter, Querier},
+    host::{Filter, Host, Querier},
     member::Member,
     poll::Poll,
     wire::{Family, Version},
@@ -141,7 +141,7 @@ impl Joins {
     /// The groups that are joined now.
     pub fn groups(&self) -> impl Iterator<Item = Joined<'_>> {
         self.members.iter().flat_map(|(ifindex, member)| {
-            let wanted = member.hosts().iter().flat_map(|host| host.wanted());
+            let wanted = member.hosts().iter().flat_map(Host::wanted);
             wanted.map(|(group, filter)| Joined {
                 ifindex: *ifindex,
                 group,

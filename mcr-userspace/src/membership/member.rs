@@ -13,9 +13,10 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{
+    gates::{Gate, Gates},
     host::{Filter, Host},
     joins::JoinError,
-    socket::{Gate, Packets},
+    socket::Packets,
     wire::{self, Family, Message},
 };
 use crate::plan::{Join, LinkState};
@@ -27,7 +28,7 @@ const AT_A_TIME: usize = 64;
 #[derive(Debug)]
 pub(super) struct Member {
     packets: Packets,
-    gates: BTreeSet<Gate>,
+    gates: Gates,
     speaker: Speaker,
     /// For IPv4 and for IPv6.
     hosts: [Host; 2],
@@ -78,7 +79,7 @@ impl Member {
     pub(super) fn open(ifindex: u32, link: &LinkState) -> io::Result<Self> {
         Ok(Self {
             packets: Packets::open(ifindex)?,
-            gates: BTreeSet::new(),
+            gates: Gates::new(ifindex)?,
             speaker: Speaker {
                 running: false,
                 ..Speaker::of(link)
@@ -129,13 +130,8 @@ impl Member {
         let mut needed = BTreeSet::new();
         for join in wanted {
             for gate in gates(join) {
-                if self.gates.contains(&gate) {
-                    needed.insert(gate);
-                    continue;
-                }
-                match self.packets.open_gate(gate) {
+                match self.gates.open(gate) {
                     Ok(()) => {
-                        self.gates.insert(gate);
                         needed.insert(gate);
                     }
                     Err(source) => {
@@ -148,11 +144,7 @@ impl Member {
                 }
             }
         }
-        for gate in self.gates.difference(&needed) {
-            // If the link is gone, so is what was opened.
-            let _ = self.packets.close_gate(*gate);
-        }
-        self.gates = needed;
+        self.gates.keep(&needed);
         errors
     }
 
@@ -258,7 +250,7 @@ impl Member {
     }
 
     pub(super) fn has_all_multicast(&self) -> bool {
-        self.gates.contains(&Gate::AllMulti)
+        self.gates.contains(Gate::AllMulti)
     }
 }
 

@@ -1,15 +1,11 @@
-//! The packet socket of a link: takes what queriers ask, sends reports, and opens the filter by
-//! which the link tells group addresses apart.
-//!
-//! What a packet socket has a link receive goes no further than the first look of the host's IP
-//! stack, which is no member of the group.
+//! The packet socket of a link: takes what queriers ask, and sends reports.
 
 use std::{
     io::{self, Read as _},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
 };
 
-use libc::{c_int, packet_mreq, sockaddr_ll, socklen_t};
+use libc::{c_int, sockaddr_ll, socklen_t};
 use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
@@ -22,20 +18,7 @@ const WAITING: usize = 256 << 10;
 /// Longer than a query on a link with jumbo frames. What is longer is cut off, and so not heard.
 const LONGEST: usize = 9216;
 
-/// `PACKET_MR_MULTICAST` and `PACKET_MR_ALLMULTI` of packet(7), as wide as their field.
-const MR_MULTICAST: u16 = 0;
-const MR_ALLMULTI: u16 = 2;
-
-/// What a link is to receive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Gate {
-    /// Frames to this group address. The kernel counts who wants them.
-    Mac([u8; 6]),
-    /// Frames to all group addresses.
-    AllMulti,
-}
-
-/// A packet socket bound to a link. What was opened by it is closed with it.
+/// A packet socket bound to a link.
 #[derive(Debug)]
 pub(super) struct Packets {
     socket: Socket,
@@ -63,7 +46,7 @@ impl Packets {
         let _ = socket.set_recv_buffer_size(WAITING);
         socket.attach_filter(&filter::program())?;
         let packets = Self { socket, ifindex };
-        packets.set(libc::PACKET_IGNORE_OUTGOING, &1)?;
+        set_option(&packets.socket, libc::PACKET_IGNORE_OUTGOING, &1)?;
         packets.bind()?;
         Ok(packets)
     }
@@ -93,57 +76,6 @@ impl Packets {
         Ok(())
     }
 
-    /// Has the link receive such frames.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV`: the link is gone.
-    pub(super) fn open_gate(&self, gate: Gate) -> io::Result<()> {
-        self.set(libc::PACKET_ADD_MEMBERSHIP, &self.membership(gate))
-    }
-
-    /// Ends what [`Self::open_gate`] began.
-    ///
-    /// # Errors
-    ///
-    /// None that matter: if the link is gone, so is what was opened.
-    pub(super) fn close_gate(&self, gate: Gate) -> io::Result<()> {
-        self.set(libc::PACKET_DROP_MEMBERSHIP, &self.membership(gate))
-    }
-
-    fn membership(&self, gate: Gate) -> packet_mreq {
-        let mut request = packet_mreq {
-            mr_ifindex: self.ifindex,
-            mr_type: MR_ALLMULTI,
-            mr_alen: 0,
-            mr_address: [0; 8],
-        };
-        if let Gate::Mac(mac) = gate {
-            request.mr_type = MR_MULTICAST;
-            request.mr_alen = 6;
-            request.mr_address[..6].copy_from_slice(&mac);
-        }
-        request
-    }
-
-    fn set<T>(&self, name: c_int, value: &T) -> io::Result<()> {
-        let length = socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
-        #[expect(unsafe_code, reason = "no crate here knows these options")]
-        // SAFETY: `value` is readable for `length` bytes, which is its size, during the call, and
-        // the kernel keeps no pointer to it.
-        let result = unsafe {
-            libc::setsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_PACKET,
-                name,
-                std::ptr::from_ref(value).cast(),
-                length,
-            )
-        };
-        Errno::result(result)?;
-        Ok(())
-    }
-
     /// Sends a frame.
     ///
     /// # Errors
@@ -168,4 +100,23 @@ impl Packets {
             },
         }
     }
+}
+
+/// Sets an option of `SOL_PACKET`, whose value the kernel only reads.
+pub(super) fn set_option<T: Copy>(socket: &Socket, name: c_int, value: &T) -> io::Result<()> {
+    let length = socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    #[expect(unsafe_code, reason = "no crate here knows these options")]
+    // SAFETY: `value` is readable for `length` bytes, which is its size, during the call, and
+    // the kernel keeps no pointer to it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            name,
+            std::ptr::from_ref(value).cast(),
+            length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
 }

@@ -126,7 +126,7 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
     ports.come.sort_by_key(|op| height(op, new));
     ports.go.sort_by_key(|op| Reverse(height(op, old)));
     let sources = compare_sources(&old.sources, &new.sources);
-    let mut groups = compare(&old.groups, &new.groups, Op::Route);
+    let mut groups = compare_sorted(old.groups_beside(new), new.groups_beside(old), Op::Route);
     let frames = compare(&old.frames, &new.frames, Op::Frame);
     groups.come.extend(frames.come);
     groups.go.extend(frames.go);
@@ -173,7 +173,9 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
         sets.go,
         egresses.go,
     ]
-    .concat()
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The new entries, with the branches they had before beside those they will have.
@@ -293,28 +295,43 @@ where
     K: Ord + Copy,
     V: Copy + PartialEq,
 {
-    let come = new.iter().filter_map(|(key, value)| {
-        let before = old.get(key).copied();
-        (before != Some(*value)).then(|| {
-            op(Change {
-                key: *key,
-                old: before,
-                new: Some(*value),
-            })
+    let [old, new] = [old, new].map(|entries| entries.iter().map(|(k, v)| (*k, *v)));
+    compare_sorted(old, new, op)
+}
+
+/// The changes from entries to others, both sorted by their keys.
+fn compare_sorted<K, V>(
+    old: impl Iterator<Item = (K, V)>,
+    new: impl Iterator<Item = (K, V)>,
+    op: impl Fn(Change<K, V>) -> Op,
+) -> Entries
+where
+    K: Ord + Copy,
+    V: Copy + PartialEq,
+{
+    let gone = |(key, value)| {
+        op(Change {
+            key,
+            old: Some(value),
+            new: None,
         })
-    });
-    let go = old
-        .iter()
-        .filter(|(key, _)| !new.contains_key(key))
-        .map(|(key, value)| {
-            op(Change {
-                key: *key,
-                old: Some(*value),
-                new: None,
-            })
-        });
-    Entries {
-        come: come.collect(),
-        go: go.collect(),
+    };
+    let (mut come, mut go) = (Vec::new(), Vec::new());
+    let mut old = old.peekable();
+    for (key, value) in new {
+        while let Some(entry) = old.next_if(|(other, _)| *other < key) {
+            go.push(gone(entry));
+        }
+        let before = old.next_if(|(other, _)| *other == key);
+        let before = before.map(|(_, value)| value);
+        if before != Some(value) {
+            come.push(op(Change {
+                key,
+                old: before,
+                new: Some(value),
+            }));
+        }
     }
+    go.extend(old.map(gone));
+    Entries { come, go }
 }

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use ipnet::IpNet;
 use mcr_common::{
     guard,
     table::{
         EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
-        MAX_LIMITS, MAX_LINKS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope,
-        Slot, Target,
+        MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Slot,
+        Target,
     },
 };
 
@@ -15,8 +16,8 @@ use super::{
     PlanError,
     circles::Circles,
     intern::{Full, Interner},
-    table::{FrameRoute, Owner, Place, Route, Sources, Table},
-    wish::Wish,
+    table::{FrameRoute, Groups, Owner, Place, Sources, Table},
+    wish::{Wish, listed},
     world::World,
 };
 use crate::config::model;
@@ -31,13 +32,13 @@ enum NodeOf {
 /// Puts a table together.
 pub(super) struct Parts<'a> {
     world: &'a World,
+    previous: &'a Table,
     /// Owners whose slot must not be the one that was theirs before.
     renewed: &'a BTreeSet<Owner>,
     circles: &'a Circles,
-    /// Ingress links of which some frames could have come around.
-    guarded: BTreeSet<u32>,
     table: Table,
-    routes: usize,
+    /// How many groups and sources there are of IPv4 and of IPv6.
+    routes: [usize; 2],
     link_stats: Interner<u32>,
     nodes: Interner<NodeOf>,
     ports: Interner<Ports>,
@@ -51,7 +52,7 @@ impl<'a> Parts<'a> {
     /// An empty table, with the ids of `previous`, the one in force.
     pub(super) fn new(
         world: &'a World,
-        previous: &Table,
+        previous: &'a Table,
         circles: &'a Circles,
         renewed: &'a BTreeSet<Owner>,
     ) -> Self {
@@ -67,12 +68,16 @@ impl<'a> Parts<'a> {
         let egresses = previous.egresses.iter();
         Self {
             world,
+            previous,
             renewed,
             circles,
-            guarded: BTreeSet::new(),
             table: Table::default(),
-            routes: 0,
-            link_stats: Interner::new(0, MAX_LINKS, links.map(|(i, link)| (*i, link.stats))),
+            routes: [0; 2],
+            link_stats: Interner::new(
+                0,
+                world.limits.link_room(),
+                links.map(|(i, link)| (*i, link.stats)),
+            ),
             nodes: Interner::new(0, MAX_NODES, scopes.chain(sources)),
             ports: Interner::new(0, MAX_PORTS, ports.map(|(id, ports)| (*ports, *id))),
             slots: Interner::new(0, MAX_SLOTS, owners.map(|(id, o)| (o.clone(), *id))),
@@ -103,7 +108,7 @@ impl<'a> Parts<'a> {
         Ok(id)
     }
 
-    /// Adds an ingress link with its scopes, whose slots are there.
+    /// Adds an ingress link with its scopes.
     pub(super) fn add_link(
         &mut self,
         ingress: u32,
@@ -111,13 +116,22 @@ impl<'a> Parts<'a> {
         host_frames: bool,
         names: impl Fn() -> String,
     ) -> Result<(), PlanError> {
-        let stats = self.link_stats.id(&ingress);
-        let stats = stats.map_err(|Full| full("ingress links", MAX_LINKS, &names))?;
+        let limit = self.world.limits.links;
+        let over = || PlanError::OverLimit {
+            what: "ingress links",
+            field: "links",
+            limit,
+            relays: names(),
+        };
+        if self.table.links.len() >= limit as usize {
+            return Err(over());
+        }
+        let stats = self.link_stats.id(&ingress).map_err(|Full| over())?;
         let mut link = Link {
             stats,
             host_frames: host_frames.into(),
             leased: self.world.leased.into(),
-            guarded: self.guarded.contains(&ingress).into(),
+            present: 1,
             ..Link::default()
         };
         for (place, scope) in scopes {
@@ -136,24 +150,49 @@ impl<'a> Parts<'a> {
     }
 
     /// Adds a group to a scope.
-    pub(super) fn add_group(&mut self, route: Route, target: Target) {
-        self.routes += 1;
-        self.table.groups.insert(route, target);
+    pub(super) fn count_group(&mut self, prefix: &IpNet) {
+        self.count(prefix.addr().is_ipv4(), 1);
+    }
+
+    /// Adds the groups of a scope, which have been counted.
+    pub(super) fn add_groups(&mut self, node: u32, groups: Groups) {
+        if groups.is_empty() {
+            return;
+        }
+        let before = self.previous.groups.get(&node);
+        let same = before.filter(|before| ***before == groups);
+        let groups = same.map_or_else(|| Arc::new(groups), Arc::clone);
+        self.table.groups.insert(node, groups);
     }
 
     /// Adds frames that are not IP to a scope.
     pub(super) fn add_frames(&mut self, route: FrameRoute, target: Target) {
-        self.routes += 1;
         self.table.frames.insert(route, target);
     }
 
-    /// Whether all that was added fits, as far as it is groups and sources.
-    pub(super) fn check_size(&self, names: impl Fn() -> String) -> Result<(), PlanError> {
+    fn count(&mut self, v4: bool, more: usize) {
+        let [of_v4, of_v6] = &mut self.routes;
+        *if v4 { of_v4 } else { of_v6 } += more;
+    }
+
+    /// Whether all that was added fits, as far as it is groups, sources and frames.
+    pub(super) fn check_size(&self, names: impl FnOnce() -> String) -> Result<(), PlanError> {
         let limit = self.world.limits.routes;
-        if self.routes > limit as usize {
-            return Err(full("routes", limit, names));
+        let [v4, v6] = self.routes;
+        let kinds = [
+            (v4, "routes of IPv4"),
+            (v6, "routes of IPv6"),
+            (self.table.frames.len(), "routes of frames that are not IP"),
+        ];
+        match kinds.into_iter().find(|(count, _)| *count > limit as usize) {
+            None => Ok(()),
+            Some((_, what)) => Err(PlanError::OverLimit {
+                what,
+                field: "routes",
+                limit,
+                relays: names(),
+            }),
         }
-        Ok(())
     }
 
     /// The id of a place where a source decides.
@@ -164,9 +203,11 @@ impl<'a> Parts<'a> {
     ) -> Result<u32, PlanError> {
         let id = self.nodes.id(&NodeOf::Sources(Arc::clone(&sources)));
         let id = id.map_err(|Full| full("places where sources decide", MAX_NODES, &names))?;
+        let named = sources.named.first();
+        let v4 = named.is_some_and(|(prefix, _)| prefix.addr().is_ipv4());
         let length = sources.named.len();
         if self.table.sources.insert(id, sources).is_none() {
-            self.routes += length;
+            self.count(v4, length);
             self.check_size(names)?;
         }
         Ok(id)
@@ -186,11 +227,6 @@ impl<'a> Parts<'a> {
 
     /// The slot of the frames of an ingress link for which these wishes ask.
     pub(super) fn slot(&mut self, ingress: u32, wishes: &[&Wish<'_>]) -> Result<u32, PlanError> {
-        let names = |wishes: &[&Wish<'_>]| {
-            let mut names: Vec<_> = wishes.iter().map(|w| w.relay.name.clone()).collect();
-            names.sort();
-            names
-        };
         let limited: Vec<&Wish<'_>> = wishes
             .iter()
             .copied()
@@ -198,7 +234,7 @@ impl<'a> Parts<'a> {
             .collect();
         if limited.len() > MAX_LIMITS {
             return Err(PlanError::Limits {
-                relays: names(&limited).join(", "),
+                relays: listed(limited.iter().map(|wish| wish.relay.name.as_str())),
             });
         }
         self.undecided(ingress, wishes, &limited, &[])
@@ -219,7 +255,14 @@ impl<'a> Parts<'a> {
             undecided: names(undecided),
             limited: names(over),
         };
-        let named = || names(&[wishes, over].concat()).join(", ");
+        let named = || {
+            listed(
+                [wishes, over]
+                    .concat()
+                    .iter()
+                    .map(|w| w.relay.name.as_str()),
+            )
+        };
         let id = if self.renewed.contains(&owner) {
             self.slots.renewed(&owner)
         } else {
@@ -230,17 +273,13 @@ impl<'a> Parts<'a> {
             return Ok(id);
         }
         let drop_local = wishes.iter().chain(over).any(|wish| wish.drop_local());
-        let circle = self.circles.of(ingress, wishes);
         let mut slot = Slot {
             drop_local: drop_local.into(),
-            circle,
+            circle: self.circles.of(ingress, wishes),
             mark: self.world.relay_mac,
-            own: own(wishes),
+            own: own(wishes, self.world.relay_mac),
             ..Slot::default()
         };
-        if circle != 0 {
-            self.guarded.insert(ingress);
-        }
         if let Some((first, rest)) = undecided.split_first() {
             let others: Vec<_> = wishes
                 .iter()
@@ -306,11 +345,12 @@ fn names(wishes: &[&Wish<'_>]) -> Vec<String> {
     names
 }
 
-/// The addresses that links have and copies get.
-fn own(wishes: &[&Wish<'_>]) -> u64 {
+/// The addresses that copies get, but for `mark`.
+fn own(wishes: &[&Wish<'_>], mark: [u8; 6]) -> u64 {
     let egresses = wishes.iter().flat_map(|wish| wish.egress.iter());
     let addresses = egresses.filter_map(Egress::source_mac);
-    addresses.fold(0, |all, address| all | guard::bit(address))
+    let others = addresses.filter(|address| *address != mark);
+    others.fold(0, |all, address| all | guard::bit(address))
 }
 
 fn full(what: &'static str, limit: u32, names: impl Fn() -> String) -> PlanError {

@@ -15,7 +15,7 @@ use super::{
     resolve::{resolve, stacked},
     table::{Owner, Table},
     tree::Tree,
-    wish::{Wishes, note, places},
+    wish::{Wishes, listed, note, places},
     world::World,
 };
 
@@ -71,6 +71,21 @@ pub enum PlanError {
     )]
     Limits {
         /// The relays, separated by commas.
+        relays: String,
+    },
+    /// More than the rule file's `limits` allow.
+    #[error(
+        "{relays}: with these there are more than {limit} {what}; allow more by \
+         `limits: {{{field}: …}}`, or use fewer groups, sources, ports or links"
+    )]
+    OverLimit {
+        /// What there is too much of.
+        what: &'static str,
+        /// The field of `limits`.
+        field: &'static str,
+        /// Its value.
+        limit: u32,
+        /// The relays with which there were too many, separated by commas.
         relays: String,
     },
     /// A table is too small.
@@ -143,10 +158,7 @@ fn build(
 ) -> Result<Table, PlanError> {
     let mut parts = Parts::new(world, previous, circles, renewed);
     for (ingress, wishes) in wishes {
-        let names = |here: &[usize]| -> String {
-            let names = here.iter().map(|i| wishes[*i].relay.name.as_str());
-            names.collect::<Vec<_>>().join(", ")
-        };
+        let names = |here: &[usize]| listed(here.iter().map(|i| wishes[*i].relay.name.as_str()));
         let everyone: Vec<usize> = (0..wishes.len()).collect();
         let places = places(*ingress, wishes);
         let mut nodes = BTreeMap::new();

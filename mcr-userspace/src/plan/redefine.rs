@@ -5,7 +5,7 @@
 //! sends would for a moment send what it matched before to where it sends now: nobody ever asked
 //! for that. Such a slot gets a new id, and its old one stays as it was until nothing leads to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use mcr_common::table::{Target, Way};
 
@@ -29,8 +29,11 @@ pub(super) fn redefined(old: &Table, new: &Table) -> BTreeSet<Owner> {
         before: HashMap::new(),
         after: HashMap::new(),
     };
-    let mut strays = ways.strays(&old.groups, &new.groups);
-    strays.extend(ways.strays(&old.frames, &new.frames));
+    let groups = old.groups_beside(new);
+    let mut strays = ways.strays(groups.map(|(route, target)| (target, new.group(&route))));
+    let frames = old.frames.iter();
+    let frames = frames.map(|(route, target)| (*target, new.frames.get(route).copied()));
+    strays.extend(ways.strays(frames));
     let owners = strays.iter().filter_map(|id| new.owners.get(id));
     owners.cloned().collect()
 }
@@ -48,31 +51,26 @@ struct Ways<'a> {
 
 impl Ways<'_> {
     /// The slots among those that have changed from which some frames go elsewhere, but to where
-    /// all its relays match still.
-    fn strays<K: Ord>(
-        &mut self,
-        old: &BTreeMap<K, Target>,
-        new: &BTreeMap<K, Target>,
-    ) -> BTreeSet<u32> {
+    /// all its relays match still: of entries that led here and lead there now.
+    fn strays(&mut self, entries: impl Iterator<Item = (Target, Option<Target>)>) -> BTreeSet<u32> {
         let mut strays = BTreeSet::new();
-        for (key, target) in old {
-            let now = new.get(key);
+        for (target, now) in entries {
             if now == Some(target) {
                 continue;
             }
-            let before = self.before.entry(*target).or_insert_with(|| {
-                let slots = reached(self.old, *target);
+            let before = self.before.entry(target).or_insert_with(|| {
+                let slots = reached(self.old, target);
                 slots.intersection(self.changed).copied().collect()
             });
             if before.is_empty() {
                 continue;
             }
-            let Some(now) = now.filter(|now| keeps_all(self.new, *target, **now)) else {
+            let Some(now) = now.filter(|now| keeps_all(self.new, target, *now)) else {
                 strays.extend(before.iter());
                 continue;
             };
-            let after = self.after.entry(*now);
-            let after = after.or_insert_with(|| reached(self.new, *now));
+            let after = self.after.entry(now);
+            let after = after.or_insert_with(|| reached(self.new, now));
             for slot in before.iter() {
                 let stay = after
                     .iter()

@@ -15,8 +15,9 @@ pub struct Table {
     pub links: BTreeMap<u32, Link>,
     /// Scopes of tagged frames, and of what the host itself sends.
     pub vlans: BTreeMap<VlanKey, Scope>,
-    /// Groups in scopes.
-    pub groups: BTreeMap<Route, Target>,
+    /// Groups by the node of their scope. None is empty; one that stays as it was is the one of
+    /// the table before, so that nobody has to look into it.
+    pub groups: BTreeMap<u32, Arc<Groups>>,
     /// Frames that are not IP, in scopes.
     pub frames: BTreeMap<FrameRoute, Target>,
     /// Places where a source decides, by node id.
@@ -38,6 +39,9 @@ pub struct Table {
     /// Where the frames of a scope come from, by its node id. The datapath does not know this.
     pub places: BTreeMap<u32, Place>,
 }
+
+/// The groups of a scope, sorted.
+pub type Groups = Vec<(IpNet, Target)>;
 
 /// Addresses at a node: groups in a scope, or sources where they decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,7 +136,48 @@ impl Table {
     #[must_use]
     pub fn routes(&self) -> usize {
         let sources: usize = self.sources.values().map(|node| node.named.len()).sum();
-        self.groups.len() + self.frames.len() + sources
+        let groups: usize = self.groups.values().map(|groups| groups.len()).sum();
+        groups + self.frames.len() + sources
+    }
+
+    /// All groups, sorted.
+    pub fn groups(&self) -> impl Iterator<Item = (Route, Target)> + '_ {
+        self.groups
+            .iter()
+            .flat_map(|(node, groups)| of(*node, groups))
+    }
+
+    /// Those groups, sorted, that are in scopes where `other` does not have the same ones.
+    pub(super) fn groups_beside<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (Route, Target)> + 'a {
+        let shared = |(node, groups): &(&u32, &Arc<Groups>)| {
+            let others = other.groups.get(node);
+            others.is_some_and(|others| Arc::ptr_eq(others, groups))
+        };
+        let own = self.groups.iter().filter(move |scope| !shared(scope));
+        own.flat_map(|(node, groups)| of(*node, groups))
+    }
+
+    /// What becomes of a group.
+    pub(super) fn group(&self, route: &Route) -> Option<Target> {
+        let groups = self.groups.get(&route.node)?;
+        let place = groups.binary_search_by_key(&route.prefix, |(prefix, _)| *prefix);
+        place.ok().map(|place| groups[place].1)
+    }
+
+    /// Of what has counters, that which `next` has not; `None` if there is nothing of it.
+    #[must_use]
+    pub fn counted_without(&self, next: &Self) -> Option<Self> {
+        let going = Self {
+            links: without(&self.links, &next.links),
+            slots: without(&self.slots, &next.slots),
+            limits: without(&self.limits, &next.limits),
+            egresses: without(&self.egresses, &next.egresses),
+            ..Self::default()
+        };
+        (going != Self::default()).then_some(going)
     }
 
     /// The scope of what arrives at a place.
@@ -143,4 +188,21 @@ impl Table {
         }
         self.vlans.get(&place.key()).copied()
     }
+}
+
+/// Groups of a scope as routes.
+fn of(node: u32, groups: &Groups) -> impl Iterator<Item = (Route, Target)> + '_ {
+    let route = move |prefix| Route { node, prefix };
+    groups
+        .iter()
+        .map(move |(prefix, target)| (route(*prefix), *target))
+}
+
+/// The entries whose keys `others` have not.
+fn without<K: Ord + Copy, V: Copy>(
+    entries: &BTreeMap<K, V>,
+    others: &BTreeMap<K, V>,
+) -> BTreeMap<K, V> {
+    let alone = entries.iter().filter(|(key, _)| !others.contains_key(key));
+    alone.map(|(key, value)| (*key, *value)).collect()
 }

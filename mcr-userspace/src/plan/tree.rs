@@ -12,8 +12,8 @@ use mcr_common::table::{Branches, FrameKey, Ports, Scope, Selector, Target, Way}
 use super::{
     PlanError,
     parts::Parts,
-    table::{FrameRoute, Route, Sources, branch},
-    wish::{Wish, without_control},
+    table::{FrameRoute, Sources, branch},
+    wish::{Wish, listed, without_control},
 };
 use crate::config::model::{MacPrefix, Match};
 
@@ -57,16 +57,20 @@ impl<'a, 'p> Tree<'a, 'p> {
             let groups = wishes[*index].groups();
             groups.map(|(prefix, exact)| (prefix, (*index, exact)))
         });
-        for (prefix, matching) in nested(groups) {
+        let nested = nested(groups);
+        let mut groups = Vec::with_capacity(nested.len());
+        for (prefix, matching) in nested {
             let v4 = prefix.addr().is_ipv4();
+            let names = || names(wishes, matching.iter().map(|(index, _)| *index));
+            self.parts.count_group(&prefix);
+            self.parts.check_size(names)?;
             let target = self.below_group(v4, matching)?;
             let branches = if v4 { &mut scope.v4 } else { &mut scope.v6 };
             *branches = branches.with(branch(&prefix));
-            self.parts.add_group(Route { node, prefix }, target);
+            groups.push((prefix, target));
         }
+        self.parts.add_groups(node, groups);
         self.frames(&mut scope, here)?;
-        let names = || names(wishes, here.iter().copied());
-        self.parts.check_size(names)?;
         Ok(scope)
     }
 
@@ -216,6 +220,8 @@ impl<'a, 'p> Tree<'a, 'p> {
                     length: prefix.length,
                 };
                 self.parts.add_frames(route, Target::new(Way::Slot(slot)));
+                let wanted = wanted.iter().map(|(index, _)| *index);
+                self.parts.check_size(|| names(wishes, wanted))?;
             }
             let branch = if ethertype == 0 {
                 Branches::PREFIX
@@ -229,34 +235,41 @@ impl<'a, 'p> Tree<'a, 'p> {
 }
 
 fn names(wishes: &[Wish<'_>], some: impl Iterator<Item = usize>) -> String {
-    let names: Vec<_> = some
-        .map(|index| wishes[index].relay.name.as_str())
-        .collect();
-    names.join(", ")
+    listed(some.map(|index| wishes[index].relay.name.as_str()))
 }
 
 /// Each prefix, with everything that was given for it or for a prefix that contains it.
 fn nested(entries: impl Iterator<Item = (IpNet, (usize, bool))>) -> Vec<(IpNet, Matching)> {
-    let mut own: BTreeMap<IpNet, BTreeMap<usize, bool>> = BTreeMap::new();
-    for (prefix, (index, exact)) in entries {
-        *own.entry(prefix).or_default().entry(index).or_default() |= exact;
-    }
+    let mut entries: Vec<_> = entries.collect();
     // In this order a prefix comes right before those it contains.
+    entries.sort_unstable();
     let mut open: Vec<(IpNet, Matching)> = Vec::new();
-    let mut all = Vec::with_capacity(own.len());
-    for (prefix, mut matching) in own {
+    let mut all: Vec<(IpNet, Matching)> = Vec::with_capacity(entries.len());
+    let mut together = Vec::new();
+    for same in entries.chunk_by(|(one, _), (other, _)| one == other) {
+        let (prefix, _) = same[0];
         while open
             .last()
             .is_some_and(|(wider, _)| !wider.contains(&prefix))
         {
             open.pop();
         }
-        if let Some((_, inherited)) = open.last() {
-            for (index, exact) in inherited.iter() {
-                *matching.entry(*index).or_default() |= *exact;
-            }
-        }
-        let matching: Matching = matching.into_iter().collect();
+        let inherited = open.last().map(|(_, inherited)| inherited);
+        together.clear();
+        together.extend(inherited.into_iter().flat_map(|some| some.iter()).copied());
+        together.extend(same.iter().map(|(_, matching)| *matching));
+        together.sort_unstable();
+        together.dedup_by(|later, first| {
+            let again = later.0 == first.0;
+            first.1 |= again && later.1;
+            again
+        });
+        // Neighbours mostly match the same.
+        let before = all.last().map(|(_, before)| before);
+        let matching = match before.filter(|before| ***before == *together) {
+            Some(before) => Rc::clone(before),
+            None => Matching::from(together.as_slice()),
+        };
         open.push((prefix, Rc::clone(&matching)));
         all.push((prefix, matching));
     }

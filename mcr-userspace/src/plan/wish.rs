@@ -101,17 +101,14 @@ impl Wish<'_> {
     /// The groups asked for, and whether each is named on its own.
     pub(super) fn groups(&self) -> impl Iterator<Item = (IpNet, bool)> + '_ {
         let groups = self.packets().into_iter().flat_map(|p| &p.groups);
-        groups.flat_map(|group| match group {
-            GroupMatch::Prefix(prefix) => {
-                let exact = prefix.prefix_len() == prefix.max_prefix_len();
-                vec![(*prefix, exact)]
-            }
-            GroupMatch::Broadcast => {
-                let own = self.broadcasts.iter().copied();
-                let all = own.chain([Ipv4Addr::BROADCAST]);
-                all.map(|address| (IpNet::V4(Ipv4Net::from(address)), true))
-                    .collect()
-            }
+        groups.flat_map(|group| {
+            let (prefix, others) = match group {
+                GroupMatch::Prefix(prefix) => (*prefix, &[][..]),
+                GroupMatch::Broadcast => (single(Ipv4Addr::BROADCAST), &*self.broadcasts),
+            };
+            let others = others.iter().copied().map(single);
+            let exact = prefix.prefix_len() == prefix.max_prefix_len();
+            std::iter::once((prefix, exact)).chain(others.map(|address| (address, true)))
         })
     }
 
@@ -159,6 +156,22 @@ impl Wish<'_> {
     /// Whether the host is not to see the frames.
     pub(super) fn drop_local(&self) -> bool {
         self.relay.local == Local::Drop
+    }
+}
+
+/// The prefix of one address.
+fn single(address: Ipv4Addr) -> IpNet {
+    IpNet::V4(Ipv4Net::from(address))
+}
+
+/// Names of relays, separated by commas: the first of very many.
+pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const MOST: usize = 8;
+    let names: BTreeSet<&str> = names.into_iter().collect();
+    let first: Vec<_> = names.iter().take(MOST).copied().collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::pipeline::{Held, Memory, in_force};
 const INGRESS: u32 = 2;
 const TRUNK: u32 = 5;
 
-fn arrival(fixture: &Fixture) -> Arrival {
+pub(crate) fn arrival(fixture: &Fixture) -> Arrival {
     Arrival {
         ingress: match fixture.ingress {
             Ingress::In => INGRESS,

@@ -50,7 +50,7 @@ pub(crate) fn meaning(table: &Table) -> Meaning {
     let place = |node: u32| table.places[&node];
     let links = table.links.iter();
     let places = table.places.values();
-    let groups = table.groups.iter();
+    let groups = table.groups();
     let frames = table.frames.iter();
     Meaning {
         links: links
@@ -65,7 +65,7 @@ pub(crate) fn meaning(table: &Table) -> Meaning {
         groups: groups
             .map(|(route, target)| {
                 let key = (place(route.node), route.prefix);
-                (key, deed(table, *target))
+                (key, deed(table, target))
             })
             .collect(),
         frames: frames

@@ -50,12 +50,11 @@ impl Held {
                 (route, *target)
             })
         });
-        let groups = table.groups.iter().map(|(route, target)| (*route, *target));
         let nodes = table.sources.iter();
         Self {
             links: table.links.clone(),
             vlans: table.vlans.clone(),
-            routes: groups.chain(named).collect(),
+            routes: table.groups().chain(named).collect(),
             frames: table.frames.clone(),
             nodes: nodes.map(|(id, sources)| (*id, sources.node())).collect(),
             ports: table.ports.clone(),
@@ -258,7 +257,6 @@ impl Memory<'_> {
         };
         assert_ne!(hit.set, EMPTY_SET, "a hit has somewhere to go");
         let basis = Basis::new(&frame, &packet);
-        assert_eq!(Basis::from_words(basis.to_words()), basis);
         let owner = self.table.owners.get(&hit.slot);
         let mut relayed = Relayed {
             relays: owner.into_iter().flat_map(|o| o.relays.clone()).collect(),

@@ -10,7 +10,7 @@ use mcr::{
     datapath::Datapath as _,
     plan::{Op, Table, World, diff, plan},
 };
-use mcr_common::table::{EMPTY_SET, EgressSet, Target, Way};
+use mcr_common::table::{EMPTY_SET, EgressSet, Ports, Target, Way};
 use mcr_tests::oracle::{Arrival, Copy, Fragments, Judgement, judge};
 use proptest::{
     collection::vec,
@@ -19,7 +19,7 @@ use proptest::{
 };
 
 use crate::{
-    config, frames,
+    config, datagrams,
     meaning::meaning,
     pipeline::{Held, Memory, in_force},
     worlds::{self, GROUPS4, GROUPS6, IFINDEXES, PORTS, SOURCES4, SOURCES6},
@@ -139,7 +139,7 @@ fn agree<V: PartialEq>(old: &BTreeMap<u32, V>, new: &BTreeMap<u32, V>) -> bool {
 fn targets(held: &Held) -> impl Iterator<Item = Target> + '_ {
     let routes = held.routes.values().chain(held.frames.values()).copied();
     let nodes = held.nodes.values().map(|node| node.otherwise);
-    let ports = held.ports.values().flat_map(|ports| ports.ranges());
+    let ports = held.ports.values().flat_map(Ports::ranges);
     routes.chain(nodes).chain(ports.map(|(_, target)| target))
 }
 
@@ -217,9 +217,8 @@ fn assert_nothing_is_idle(table: &Table) {
     let scopes: BTreeSet<u32> = scopes.map(|scope| scope.node).collect();
     assert!(
         table
-            .groups
-            .keys()
-            .all(|route| scopes.contains(&route.node))
+            .groups()
+            .all(|(route, _)| scopes.contains(&route.node))
     );
     assert!(
         table
@@ -362,5 +361,5 @@ fn plain() -> impl Strategy<Value = Arrival> {
         ends,
         select([&PORTS[..], &[9]].concat()),
     )
-        .prop_map(|(ingress, (source, group), port)| frames::plain(ingress, source, group, port))
+        .prop_map(|(ingress, (source, group), port)| datagrams::plain(ingress, source, group, port))
 }

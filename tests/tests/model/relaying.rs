@@ -14,7 +14,7 @@ use proptest::{
 };
 
 use crate::{
-    config, frames,
+    config, datagrams, frames,
     pipeline::{Held, Memory, in_force},
     worlds,
 };
@@ -24,7 +24,13 @@ fn traffic() -> impl Strategy<Value = (World, World, Vec<Arrival>)> {
     let arrivals = vec((frames::arrival(), any::<Index>()), 1..40);
     let parts = (worlds::world(), worlds::world(), arrivals);
     parts.prop_map(|(before, world, arrivals)| {
-        let links: Vec<u32> = world.links.keys().copied().chain([1]).collect();
+        // Mostly those that relays take frames from.
+        let wanted = world.relays.iter().flat_map(|relay| &relay.from);
+        let wanted = wanted.filter_map(|link| Some(world.find(link)?.0));
+        let links: Vec<u32> = wanted
+            .chain(world.links.keys().copied())
+            .chain([1])
+            .collect();
         let arrive = |(arrival, link): (Arrival, Index)| Arrival {
             ingress: links[link.index(links.len())],
             ..arrival
@@ -61,7 +67,7 @@ proptest! {
     #[test]
     fn later_fragments_follow_their_first_one(
         relays in vec(worlds::relay(), 2..6),
-        arrivals in vec(frames::fragment(), 1..40),
+        arrivals in vec(datagrams::fragment(), 1..40),
     ) {
         let world = worlds::willing(relays);
         let table = in_force(&world, &Table::default());

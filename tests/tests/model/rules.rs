@@ -32,8 +32,8 @@ pub(crate) fn relay() -> impl Strategy<Value = Relay> {
         weighted(0.1),
         any::<bool>(),
     );
-    let ways = vec((select(&NAMES[..]), edits()), 1..=5);
-    (selectors(), ways, matches(), rest).prop_map(
+    let ways = vec((select(&NAMES[..]), edits().boxed()), 1..=5);
+    (selectors(), ways, matches().boxed(), rest).prop_map(
         |(from, ways, matches, (vlans, local, host_frames, join))| {
             let ways: BTreeSet<Way> = ways
                 .into_iter()
@@ -182,17 +182,17 @@ fn sources6() -> Vec<IpNet> {
 fn addresses() -> impl Strategy<Value = (Vec<IpNet>, Vec<IpNet>)> {
     let all = [groups4(), groups6()].concat();
     prop_oneof![
-        (subsequence(all, 1..=5), Just(Vec::new())),
-        (
+        4 => (subsequence(all, 3..=8), Just(Vec::new())),
+        2 => (
             subsequence(groups4(), 1..=3),
             subsequence(sources4(), 1..=3)
         ),
-        (
+        2 => (
             subsequence(groups6(), 1..=3),
             subsequence(sources6(), 1..=3)
         ),
         // One entry, for a group edit.
-        (subsequence(groups4(), 1), Just(Vec::new())),
+        2 => (subsequence(groups4(), 1), Just(Vec::new())),
     ]
 }
 
@@ -208,7 +208,10 @@ fn range() -> impl Strategy<Value = PortRange> {
 }
 
 fn ports() -> impl Strategy<Value = BTreeSet<PortRange>> {
-    prop_oneof![Just(BTreeSet::new()), btree_set(range(), 1..=3)]
+    prop_oneof![
+        2 => Just(BTreeSet::new()),
+        1 => btree_set(range(), 1..=3),
+    ]
 }
 
 fn protocol() -> impl Strategy<Value = ProtocolMatch> {
@@ -321,7 +324,9 @@ fn possible(edits: Edits, matches: &Match) -> Edits {
     };
     let all4 = packets.groups.iter().all(GroupMatch::is_ipv4);
     let all6 = !packets.groups.iter().any(GroupMatch::is_ipv4);
-    let fits = |address: &IpAddr| (address.is_ipv4() && all4) || (address.is_ipv6() && all6);
+    let udp = packets.protocol == ProtocolMatch::udp();
+    let fits =
+        |address: &IpAddr| udp && ((address.is_ipv4() && all4) || (address.is_ipv6() && all6));
     let unicast = edits.unicast.filter(|station| fits(&station.address));
     let only: Vec<_> = packets.groups.iter().collect();
     // Wider prefixes than those of the edit would not be multicast.
@@ -337,9 +342,7 @@ fn possible(edits: Edits, matches: &Match) -> Edits {
         group,
         unicast,
         source: edits.source.filter(fits),
-        port: edits
-            .port
-            .filter(|_| packets.protocol == ProtocolMatch::udp()),
+        port: edits.port.filter(|_| udp),
         ..edits
     }
 }

@@ -3,18 +3,19 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroU16,
 };
 
 use mcr::{
     config::model::{
-        Edits, GroupMatch, LinkName, LinkSelector, Local, Match, Packets, ProtocolMatch, Relay,
-        Ttl, VlanMatch, Way,
+        Edits, GroupMatch, LinkName, LinkSelector, Local, Match, Packets, PortRange, ProtocolMatch,
+        Relay, Ttl, VlanMatch, Way,
     },
     plan::{Op, Table, World, diff, plan},
 };
 
 use crate::{
-    frames,
+    datagrams,
     planning::assert_no_gap,
     worlds::{self, GROUPS4, PORTS, RELAY_MAC, SOURCES4},
 };
@@ -76,7 +77,7 @@ fn narrow_rules_come_and_go_without_a_gap() {
     for source in [SOURCES4[0], SOURCES4[1], Ipv4Addr::UNSPECIFIED] {
         for group in &GROUPS4[..2] {
             for port in [PORTS[0], 9] {
-                frames.push(frames::plain(2, source.into(), (*group).into(), port));
+                frames.push(datagrams::plain(2, source.into(), (*group).into(), port));
             }
         }
     }
@@ -87,16 +88,69 @@ fn narrow_rules_come_and_go_without_a_gap() {
     }
 }
 
+/// Untagged frames come to nothing as long as their relays go, and not to those of another link.
+#[test]
+fn a_link_that_loses_its_untagged_relays_gets_none_of_anothers() {
+    let mut before = crowd(2);
+    // The first scope is that of another link.
+    before.relays[0].from = vec![named("out")];
+    before.relays[0].to = vec![plainly(named("in"))];
+    before.relays[1].matches = before.relays[0].matches.clone();
+    let mut after = before.clone();
+    after.relays.remove(0);
+    after.relays[0].vlans = BTreeSet::from([VlanMatch::Id(5)]);
+    let groups = [[239, 1, 0, 0], [239, 1, 0, 1]].map(IpAddr::from);
+    let arrive = |ingress| {
+        let source = IpAddr::from(SOURCES4[0]);
+        groups.map(|group| datagrams::plain(ingress, source, group, PORTS[0]))
+    };
+    let frames = [arrive(2), arrive(3)].concat();
+    assert_no_gap(&before, &after, &frames);
+    // The same with the scopes the other way round.
+    let links = [(3, worlds::plain("in")), (2, worlds::plain("out"))];
+    let turned = |world: World| World {
+        links: links.clone().into_iter().collect(),
+        ..world
+    };
+    assert_no_gap(&turned(before), &turned(after), &frames);
+}
+
+/// What a relay took before does not come to where it sends now.
+#[test]
+fn ports_and_edits_of_a_relay_change_together() {
+    let port = |port| {
+        let port = NonZeroU16::new(port).expect("not 0");
+        BTreeSet::from([PortRange::from(port)])
+    };
+    let source = IpAddr::from(SOURCES4[0]);
+    let to = IpAddr::from([239, 1, 0, 0]);
+    let frames = [5000, 5001, 67].map(|port| datagrams::plain(2, source, to, port));
+    let choices = [BTreeSet::new(), port(67), port(5000), port(5001)];
+    for old in &choices {
+        for new in &choices {
+            let with = |ports: &BTreeSet<PortRange>, ttl| {
+                let mut world = crowd(1);
+                if let Match::Packets(packets) = &mut world.relays[0].matches {
+                    packets.ports.clone_from(ports);
+                }
+                worlds::set_ttl(&mut world.relays[0], ttl);
+                world
+            };
+            let [before, after] = [with(old, Ttl::Set(7)), with(new, Ttl::Set(8))];
+            assert_no_gap(&before, &after, &frames);
+        }
+    }
+}
+
 /// So many relays between links 2 and 3, each with a group of its own.
 fn crowd(relays: u16) -> World {
-    let name = |name: &str| LinkSelector::Name(LinkName::new(name).expect("a name"));
     let relay = |number: u16| {
         let [high, low] = number.to_be_bytes();
         Relay {
             name: format!("relay {number}"),
             place: None,
-            from: vec![name("in")],
-            to: vec![plainly(name("out"))],
+            from: vec![named("in")],
+            to: vec![plainly(named("out"))],
             matches: group([239, 1, high, low].into()),
             vlans: BTreeSet::from([VlanMatch::Untagged]),
             local: Local::Keep,
@@ -113,6 +167,10 @@ fn crowd(relays: u16) -> World {
         relay_mac: RELAY_MAC,
         ..World::default()
     }
+}
+
+fn named(name: &str) -> LinkSelector {
+    LinkSelector::Name(LinkName::new(name).expect("a name"))
 }
 
 /// A way out without edits.

@@ -3,17 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU64,
 };
 
 use mcr::{
     config::model::{
-        Edits, GroupMatch, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
+        Edits, GroupMatch, Limit, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
     },
     plan::{LinkKind, LinkState, World},
 };
 use proptest::{
     bool::weighted,
     collection::vec,
+    option,
     prelude::*,
     sample::{select, subsequence},
 };
@@ -65,7 +67,7 @@ pub(crate) const STATIONS6: [Ipv6Addr; 2] = [
 ];
 pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 
-/// A world with up to nine relays.
+/// A world with up to twelve relays.
 pub(crate) fn world() -> impl Strategy<Value = World> {
     let links = subsequence(IFINDEXES.to_vec(), 3..=5).prop_flat_map(|indexes| {
         let states: Vec<_> = indexes.iter().map(|index| link(*index)).collect();
@@ -79,13 +81,15 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         links,
         refused,
         neighbours(),
-        vec(relay(), 2..=9),
-        any::<bool>(),
+        vec(relay(), 2..=12),
+        (any::<bool>(), limit()),
     )
         .prop_map(
-            |((indexes, states), refused, neighbours, mut relays, leased)| {
+            |((indexes, states), refused, neighbours, mut relays, (leased, limit))| {
                 for (number, relay) in relays.iter_mut().enumerate() {
                     relay.name = format!("relay {number}");
+                    // One frame can be asked about by a few limits only.
+                    relay.limit = limit.filter(|_| number < 3);
                 }
                 World {
                     relays,
@@ -98,6 +102,15 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                 }
             },
         )
+}
+
+/// A limit that is never reached.
+fn limit() -> impl Strategy<Value = Option<Limit>> {
+    let limit = prop_oneof![
+        Just(Limit::Frames(NonZeroU64::MAX)),
+        Just(Limit::Bits(NonZeroU64::MAX)),
+    ];
+    option::weighted(0.3, limit)
 }
 
 /// Some of the stations on some of the links.
@@ -189,7 +202,7 @@ pub(crate) fn set_ttl(relay: &mut Relay, ttl: Ttl) {
 
 /// A world, and another that came out of it: some relays and links are as they were.
 pub(crate) fn change() -> impl Strategy<Value = (World, World)> {
-    (world(), world(), vec(any::<bool>(), 9), any::<[bool; 4]>()).prop_map(
+    (world(), world(), vec(any::<bool>(), 12), any::<[bool; 4]>()).prop_map(
         |(old, mut new, keep, [links, refused, leased, neighbours])| {
             for (relay, keep) in old.relays.iter().zip(keep) {
                 let Some(same) = new.relays.iter_mut().find(|r| r.name == relay.name) else {

@@ -48,7 +48,9 @@ fn about(show: &Show) -> String {
 }
 
 fn relay_table(relays: &[RelayView]) -> Table {
-    let head = ["RELAY", "STATE", "FRAMES", "BYTES", "EXPECTED", "WHY"];
+    let head = [
+        "RELAY", "STATE", "FRAMES", "BYTES", "EXPECTED", "LIMITED", "WHY",
+    ];
     let mut table = Table::new(&head, "no relays");
     for relay in relays {
         let mut why = relay.reasons.clone();
@@ -68,6 +70,7 @@ fn relay_table(relays: &[RelayView]) -> Table {
             Cell::number(relay.counted.frames),
             Cell::number(relay.counted.bytes),
             Cell::number(relay.counted.expected),
+            Cell::number(relay.counted.limited),
             Cell::text(&why.join("; ")),
         ]);
     }
@@ -184,13 +187,15 @@ fn ways(egresses: &[EgressView]) -> (Vec<String>, String) {
 }
 
 fn counter_tables(counters: &Report) -> [Table; 3] {
-    let mut relays = Table::new(&["RELAY", "FRAMES", "BYTES", "EXPECTED"], "no relays");
+    let head = ["RELAY", "FRAMES", "BYTES", "EXPECTED", "LIMITED"];
+    let mut relays = Table::new(&head, "no relays");
     for (name, relay) in &counters.relays {
         relays.row([
             Cell::text(name),
             Cell::number(relay.frames),
             Cell::number(relay.bytes),
             Cell::number(relay.expected),
+            Cell::number(relay.limited),
         ]);
     }
     let head = ["INGRESS", "INTEREST", "RELAYED", "EXPECTED", "NOT RELAYED"];

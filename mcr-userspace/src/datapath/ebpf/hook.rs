@@ -31,9 +31,14 @@ impl Hook {
     #[must_use]
     pub fn of_this_kernel() -> Self {
         match KernelVersion::current() {
-            Ok(version) if version >= KernelVersion::new(6, 6, 0) => Self::Tcx,
+            Ok(version) if Self::Tcx.is_in(version) => Self::Tcx,
             _ => Self::Clsact,
         }
+    }
+
+    /// Whether a kernel has it.
+    pub(super) fn is_in(self, kernel: KernelVersion) -> bool {
+        self == Self::Clsact || kernel >= KernelVersion::new(6, 6, 0)
     }
 
     /// Whether an attachment goes on when this process ends.
@@ -156,5 +161,19 @@ fn remove_leftover(name: &str, ifindex: u32, handle: TcHandle) {
     if removed.contains(&true) {
         // Somebody's filter may stand in the way, and the qdisc is theirs then.
         let _ = clsact::remove_if_unused(ifindex);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::util::KernelVersion;
+
+    use super::Hook;
+
+    #[test]
+    fn tcx_came_with_linux_6_6() {
+        let [before, since] = [(6, 5), (6, 6)].map(|(a, b)| KernelVersion::new(a, b, 0));
+        assert!(!Hook::Tcx.is_in(before) && Hook::Tcx.is_in(since));
+        assert!(Hook::Clsact.is_in(before) && Hook::Clsact.is_in(since));
     }
 }

@@ -1,6 +1,6 @@
 //! The maps of the program. One handle a map, kept for as long as the program runs.
 
-mod array;
+pub(super) mod array;
 mod counters;
 mod hash;
 mod trie;
@@ -14,12 +14,12 @@ use aya::{
 use ipnet::IpNet;
 use mcr_common::table::{
     Bucket, Egress, EgressSet, EgressStats, FrameKey, Key4, Key6, Lease, Limit, Link, LinkStats,
-    Node, Ports, Scope, Slot, SlotStats, Target, VlanKey,
+    NEAR_LINKS, Node, Ports, Scope, Slot, SlotStats, Target, VlanKey,
 };
-use nix::time::{ClockId, clock_gettime};
 
 use self::{array::Array, counters::PerCpu, hash::Hash, trie::Trie};
 use crate::{
+    config::model::Limits,
     datapath::StepError,
     plan::{
         Change, Op,
@@ -27,11 +27,29 @@ use crate::{
     },
 };
 
-/// How long relaying goes on at a clsact hook without a sign of life, in nanoseconds.
-const LEASE: u64 = 2_000_000_000;
+/// How many entries the maps have that the user decides about, by their names.
+///
+/// While a change is applied a map holds what is to go beside what is to come. Room for both costs
+/// little: memory goes with what is used, but for the heads of hash buckets and for the counters of
+/// links.
+pub(super) fn sizes(limits: &Limits) -> impl Iterator<Item = (&'static str, u32)> {
+    const ROUTES: [&str; 5] = [
+        "mcr_exact4",
+        "mcr_exact6",
+        "mcr_prefix4",
+        "mcr_prefix6",
+        "mcr_frames",
+    ];
+    const LINKS: [&str; 2] = ["mcr_links", "mcr_link_stats"];
+    let routes = limits.routes.saturating_mul(2);
+    let links = limits.link_room();
+    let routes = ROUTES.into_iter().map(move |map| (map, routes));
+    routes.chain(LINKS.into_iter().map(move |map| (map, links)))
+}
 
 /// Every map, by what it holds.
 pub(super) struct Maps {
+    near: Array<Link>,
     links: Hash<u32, Link>,
     vlans: Hash<VlanKey, Scope>,
     exact4: Hash<Key4, Target>,
@@ -49,7 +67,6 @@ pub(super) struct Maps {
     pub(super) link_stats: PerCpu<LinkStats>,
     pub(super) slot_stats: PerCpu<SlotStats>,
     pub(super) egress_stats: PerCpu<EgressStats>,
-    lease: Array<Lease>,
 }
 
 /// A map is not what it should be.
@@ -67,6 +84,7 @@ impl Maps {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, WrongMap> {
         Ok(Self {
+            near: Array::take(object, "mcr_near")?,
             links: Hash::take(object, "mcr_links")?,
             vlans: Hash::take(object, "mcr_vlans")?,
             exact4: Hash::take(object, "mcr_exact4")?,
@@ -84,7 +102,6 @@ impl Maps {
             link_stats: PerCpu::take(object, "mcr_link_stats")?,
             slot_stats: PerCpu::take(object, "mcr_slot_stats")?,
             egress_stats: PerCpu::take(object, "mcr_egress_stat")?,
-            lease: Array::take(object, "mcr_lease")?,
         })
     }
 
@@ -95,7 +112,11 @@ impl Maps {
                 if let (None, Some(link)) = (change.old, change.new) {
                     self.link_stats.reset(link.stats)?;
                 }
-                self.links.put(change)
+                if change.key < NEAR_LINKS {
+                    self.near.set(change.key, change.new.unwrap_or_default())
+                } else {
+                    self.links.put(change)
+                }
             }
             Op::Vlan(change) => self.vlans.put(change),
             Op::Route(change) => self.route(change),
@@ -162,15 +183,11 @@ impl Maps {
     pub(super) fn bucket(&self, id: u32) -> Result<Bucket, StepError> {
         self.buckets.get(id)
     }
+}
 
-    /// Lets relaying go on for another [`LEASE`].
-    pub(super) fn renew_lease(&mut self) -> Result<(), StepError> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map_err(|errno| StepError::system("read the clock", errno.into()))?;
-        let nanoseconds = u64::try_from(std::time::Duration::from(now).as_nanos()).unwrap_or(0);
-        let until = nanoseconds.saturating_add(LEASE);
-        self.lease.set(0, Lease { until })
-    }
+/// Takes the map of the lease out of a loaded object.
+pub(super) fn lease(object: &mut Ebpf) -> Result<Array<Lease>, WrongMap> {
+    Array::take(object, "mcr_lease")
 }
 
 /// Takes one map out of a loaded object.

@@ -173,7 +173,7 @@ mod tests {
         frame
     }
 
-    /// A datagram to ff3e::1 behind extension headers that no head has room for.
+    /// A datagram to `ff3e::1` behind extension headers that no head has room for.
     fn frame_with_extensions() -> Vec<u8> {
         let mut frame = vec![0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 5, 0x86, 0xdd];
         frame.extend([0x60, 0, 0, 0, 0, 112, 60, 9]);

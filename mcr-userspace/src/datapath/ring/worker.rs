@@ -1,14 +1,15 @@
 //! One thread per ingress link, with counters of its own.
 
 use std::{
-    io,
+    collections::BTreeMap,
+    io, iter,
     os::fd::AsFd as _,
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, TryRecvError},
     },
-    thread::{self, JoinHandle},
+    thread::{self, JoinHandle, ScopedJoinHandle},
 };
 
 use nix::{
@@ -45,21 +46,67 @@ pub(super) struct Worker {
     thread: Option<JoinHandle<Counters>>,
 }
 
-impl Worker {
-    /// Opens the receive ring of a link, of about `size` bytes, and relays what arrives there, as
-    /// the tables say.
-    pub(super) fn start(
-        ifindex: u32,
-        size: usize,
-        host_frames: bool,
-        shared: Arc<RwLock<Shared>>,
-        closer: Closer,
-    ) -> io::Result<Self> {
+/// A receive ring that belongs to no link yet.
+pub(super) struct Opened {
+    receiver: Receiver,
+    closer: Closer,
+}
+
+impl Opened {
+    /// Opens a ring of about `size` bytes.
+    pub(super) fn new(size: usize, closer: &Closer) -> io::Result<Self> {
         let mut socket = Socket::new()?;
         // Before the socket is bound, so that no other frame gets into the ring.
         socket.set_filter(filter::program())?;
-        set_host_frames(&socket, host_frames)?;
-        let receiver = Receiver::new(socket, ifindex, size)?;
+        Ok(Self {
+            receiver: Receiver::new(socket, size)?,
+            closer: closer.clone(),
+        })
+    }
+}
+
+/// Opens rings of these sizes, by interface index.
+///
+/// The kernel takes about 10 ms to open one (`synchronize_net` in `packet_set_ring`,
+/// `net/packet/af_packet.c`), but those that are opened at the same time wait together.
+pub(super) fn open_all(
+    sizes: Vec<(u32, usize)>,
+    closer: &Closer,
+) -> BTreeMap<u32, io::Result<Opened>> {
+    const THREADS: usize = 32;
+    let count = sizes.len();
+    let waiting = Mutex::new(sizes.into_iter());
+    let next = || {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.next()
+    };
+    let open = || {
+        let some = iter::from_fn(next);
+        some.map(|(ifindex, size)| (ifindex, Opened::new(size, closer)))
+            .collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        // Where there can't be so many threads, those there are do it, this one at least.
+        let others: Vec<_> = (1..count.min(THREADS))
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, open).ok())
+            .collect();
+        let own = open();
+        let opened = others.into_iter().flat_map(ScopedJoinHandle::join);
+        own.into_iter().chain(opened.flatten()).collect()
+    })
+}
+
+impl Worker {
+    /// Relays what arrives on a link, as the tables say.
+    pub(super) fn start(
+        opened: Opened,
+        ifindex: u32,
+        host_frames: bool,
+        shared: Arc<RwLock<Shared>>,
+    ) -> io::Result<Self> {
+        let Opened { receiver, closer } = opened;
+        set_host_frames(receiver.socket(), host_frames)?;
+        receiver.bind(ifindex)?;
         let bell = Arc::new(Bell::new()?);
         let (inbox, messages) = mpsc::channel();
         let answering = Arc::clone(&bell);

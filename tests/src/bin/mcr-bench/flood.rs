@@ -6,9 +6,8 @@
 #![expect(unsafe_code, reason = "bpf(2) has no safe interface for this")]
 
 use std::{
-    io,
     mem::size_of,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
@@ -16,10 +15,9 @@ use anyhow::{Context as _, Result};
 use mcr_tests::Netns;
 use nix::net::if_::if_nametoindex;
 
-use crate::ring::pin;
+use crate::{bpf, ring::pin};
 
 /// Of `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
-const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
 const PROG_TYPE_XDP: u32 = 6;
 const LIVE_FRAMES: u32 = 1 << 1;
@@ -27,17 +25,6 @@ const LIVE_FRAMES: u32 = 1 << 1;
 const BATCH: u32 = 64;
 /// `r0 = XDP_PASS; exit`.
 const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
-
-#[derive(Default)]
-#[repr(C)]
-struct Load {
-    kind: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
-    /// Log, kernel version, flags, name and interface index, none of which is used.
-    rest: [u64; 6],
-}
 
 #[derive(Default)]
 #[repr(C)]
@@ -76,7 +63,8 @@ struct Context {
 pub(crate) fn flood(netns: &Netns, link: &str, frame: &[u8], count: usize) -> Result<Duration> {
     netns.run(|| {
         pin(0, 0)?;
-        let program = load().context("cannot load a program (this needs Linux 5.18)")?;
+        let program = bpf::load(PROG_TYPE_XDP, &PASS)
+            .context("cannot load a program (this needs Linux 5.18)")?;
         let context = Context {
             data_end: u32::try_from(frame.len())?,
             ingress: if_nametoindex(link)?,
@@ -96,36 +84,7 @@ pub(crate) fn flood(netns: &Netns, link: &str, frame: &[u8], count: usize) -> Re
         let start = Instant::now();
         // SAFETY: the frame and the context live until the call returns, and have the lengths that
         // are given. Nothing is written but to `run` itself.
-        unsafe { bpf(PROG_TEST_RUN, &mut run) }.context("cannot make frames arrive")?;
+        unsafe { bpf::call(PROG_TEST_RUN, &mut run) }.context("cannot make frames arrive")?;
         Ok(start.elapsed())
     })
-}
-
-fn load() -> io::Result<OwnedFd> {
-    let mut load = Load {
-        kind: PROG_TYPE_XDP,
-        count: u32::try_from(PASS.len()).map_err(io::Error::other)?,
-        instructions: PASS.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        ..Load::default()
-    };
-    // SAFETY: the instructions and the license live longer than the call, and there are as many as
-    // is said.
-    let program = unsafe { bpf(PROG_LOAD, &mut load) }?;
-    // SAFETY: a new descriptor, which nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(program) })
-}
-
-/// # Safety
-///
-/// `T` is what the command takes, and the addresses in it are valid.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
-    // SAFETY: the kernel reads and writes no more than the size that is given; what the addresses in
-    // it are good for is the caller's word.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
-    match RawFd::try_from(result) {
-        Ok(result) if result >= 0 => Ok(result),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

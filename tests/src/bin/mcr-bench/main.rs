@@ -3,6 +3,8 @@
 //! Machines are noisy, so only what was measured in one run can be compared: every variant is
 //! measured in turn, several times, and copies are counted where they arrive.
 
+mod bpf;
+mod change;
 mod delay;
 mod flood;
 mod plain;
@@ -24,7 +26,7 @@ const PORT: u16 = 5000;
 #[derive(Debug, Parser)]
 struct Args {
     /// What is measured
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["tc", "ring", "delay"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["tc", "ring", "delay", "change"])]
     only: Vec<Part>,
     /// Copies of each frame, on TC
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 8, 32])]
@@ -32,9 +34,18 @@ struct Args {
     /// Length of a frame, from its Ethernet header on, in bytes
     #[arg(long, default_value_t = 100)]
     size: usize,
+    /// Routes on TC: the group's among others that get no frames
+    #[arg(long, default_value_t = 10_000)]
+    routes: usize,
+    /// Who makes the copies on TC; the first three are what others are compared with
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = tc::Variant::ALL)]
+    variants: Vec<tc::Variant>,
     /// Frames in each run on TC; ten times as many for the ring, a hundredth for the delay
     #[arg(long, default_value_t = 200_000)]
     frames: usize,
+    /// Single groups of which one is changed
+    #[arg(long, default_value_t = 100_000)]
+    groups: usize,
     /// Runs of each variant
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -50,6 +61,8 @@ enum Part {
     Ring,
     /// Delay by packet sockets at a low rate, beside the same copier
     Delay,
+    /// Time until many relays are in force, and until a change of one of them is
+    Change,
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,6 +99,9 @@ fn run(args: &Args) -> Result<()> {
     }
     if args.only.contains(&Part::Delay) {
         delay::run(args)?;
+    }
+    if args.only.contains(&Part::Change) {
+        change::run(args)?;
     }
     Ok(())
 }

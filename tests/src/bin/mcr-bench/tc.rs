@@ -1,4 +1,4 @@
-//! The TC datapath, beside `tc mirred`.
+//! The TC datapath, beside `tc mirred` and a program that does nothing but what must be done.
 //!
 //! Frames enter the relay's link from a packet socket, in the thread that sends them: the kernel
 //! takes a veth's frames through the ingress hook and out again before it returns to the sender, so
@@ -6,42 +6,54 @@
 //! generator and the host's stack cost, which is subtracted. Every variant is measured in turn,
 //! several times, and copies are counted where they arrive.
 
-use std::{os::fd::AsRawFd as _, time::Instant};
+use std::{
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::Instant,
+};
 
 use afpacket::sync::RawPacketStream;
 use anyhow::{Context as _, Result, ensure};
-use mcr_tests::{Mcr, Netns, Topology};
-use nix::sys::{
-    signal::Signal,
-    socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
+use clap::ValueEnum;
+use mcr_tests::{Mcr, Netns, Topology, rules};
+use nix::{
+    net::if_::if_nametoindex,
+    sys::{
+        signal::Signal,
+        socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
+    },
 };
 
-use crate::{Args, GROUP, LONG, frame};
+use crate::{Args, GROUP, LONG, bpf, frame};
 
 /// Frames in one system call: enough that the call itself hardly counts.
 const BATCH: usize = 64;
+/// The MAC addresses of copies: those of the group, and one as mcr has.
+const MACS: [u8; 12] = [0x01, 0, 0x5e, 1, 1, 1, 0x02, 0x6d, 0x63, 0x72, 0, 1];
 
 /// What is done with the frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Variant {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Variant {
     /// Nothing: the host's stack throws them away.
     Nothing,
     /// Two `tc` commands: u32 and mirred.
     Mirred,
+    /// A program of a few instructions that makes the same copies, whatever arrives.
+    Bare,
     /// The TC program; the host still sees the frames.
     Tc,
     /// The same with copies that could come around unmarked, and are looked out for.
     TcGuarded,
-    /// The same as [`Self::Tc`], with the group joined, so that the host's stack delivers the frames to nobody.
+    /// The same as [`Self::Tc`], with the group joined, so that a socket that hears queries looks at each frame.
     TcJoined,
     /// The TC program; the host does not see them.
     TcDrop,
 }
 
 impl Variant {
-    const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Nothing,
         Self::Mirred,
+        Self::Bare,
         Self::Tc,
         Self::TcGuarded,
         Self::TcJoined,
@@ -52,6 +64,7 @@ impl Variant {
         match self {
             Self::Nothing => "no relay",
             Self::Mirred => "tc mirred",
+            Self::Bare => "bare program",
             Self::Tc => "mcr tc",
             Self::TcGuarded => "mcr tc, egress MAC",
             Self::TcJoined => "mcr tc, group joined",
@@ -64,6 +77,7 @@ impl Variant {
 enum Running {
     Nothing,
     Filter,
+    Program([OwnedFd; 2]),
     Mcr(Box<Mcr>),
 }
 
@@ -82,38 +96,49 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn measure(args: &Args, fan_out: u8) -> Result<()> {
     let topology = Topology::fan_out(fan_out)?;
     let frame = frame(args.size)?;
-    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); Variant::ALL.len()];
+    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); args.variants.len()];
     for _ in 0..args.runs {
-        for (variant, costs) in Variant::ALL.into_iter().zip(&mut costs) {
-            costs.push(one_run(&topology, variant, &frame, args.frames)?);
+        for (variant, costs) in args.variants.iter().zip(&mut costs) {
+            costs.push(one_run(&topology, *variant, &frame, args)?);
         }
     }
     for costs in &mut costs {
         costs.sort_by(f64::total_cmp);
     }
-    let medians: Vec<f64> = costs.iter().map(|costs| costs[costs.len() / 2]).collect();
+    let median = |variant| {
+        let place = args.variants.iter().position(|v| *v == variant)?;
+        Some(costs[place][costs[place].len() / 2])
+    };
     println!("\n1 → {fan_out}");
-    for ((variant, costs), median) in Variant::ALL.iter().zip(&costs).zip(&medians) {
-        let alone = median - medians[0];
-        let ratio = alone / (medians[1] - medians[0]);
+    for (variant, costs) in args.variants.iter().zip(&costs) {
+        let cost = costs[costs.len() / 2];
         print!(
-            "  {:22} {median:6.2} ({:.2} to {:.2})",
+            "  {:22} {cost:6.2} ({:.2} to {:.2})",
             variant.name(),
             costs[0],
             costs[costs.len() - 1]
         );
-        if *variant == Variant::Nothing {
-            println!();
-        } else {
-            println!(", {alone:6.2} more than no relay, {ratio:.2} of mirred");
+        if let Some(nothing) = median(Variant::Nothing) {
+            let alone = cost - nothing;
+            print!(", {alone:6.2} more than no relay");
+            for yardstick in [Variant::Mirred, Variant::Bare] {
+                if let Some(other) = median(yardstick) {
+                    print!(", {:.2} of {}", alone / (other - nothing), yardstick.name());
+                }
+            }
         }
+        if let Some(bare) = median(Variant::Bare) {
+            print!("; with the generator {:.3} of its rate", bare / cost);
+        }
+        println!();
     }
     Ok(())
 }
 
 /// The time per frame of one run, in µs.
-fn one_run(topology: &Topology, variant: Variant, frame: &[u8], frames: usize) -> Result<f64> {
-    let running = start(topology, variant)?;
+fn one_run(topology: &Topology, variant: Variant, frame: &[u8], args: &Args) -> Result<f64> {
+    let frames = args.frames;
+    let running = start(topology, variant, args.routes)?;
     let before = arrived(topology)?;
     let start = Instant::now();
     topology.sender.run(|| send(frame, frames))?;
@@ -132,8 +157,7 @@ fn one_run(topology: &Topology, variant: Variant, frame: &[u8], frames: usize) -
     Ok(per_frame)
 }
 
-fn start(topology: &Topology, variant: Variant) -> Result<Running> {
-    let to = topology.egresses.join(",");
+fn start(topology: &Topology, variant: Variant, routes: usize) -> Result<Running> {
     let mirrors: Vec<_> = topology
         .egresses
         .iter()
@@ -151,30 +175,41 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
         Ok(Running::Filter)
     };
     let mcr = |local: &str, join: &str, source_mac: &str| {
-        let arguments = [
-            "--datapath",
-            "tc",
-            "--from",
-            &topology.ingress,
-            "--to",
-            &to,
-            "--group",
-            GROUP,
-            "--local",
-            local,
-            "--join",
-            join,
-            "--source-mac",
-            source_mac,
-        ];
-        Ok(Running::Mcr(Box::new(Mcr::run(
-            &topology.relay,
-            &arguments,
-        )?)))
+        let ingress = &topology.ingress;
+        let to = topology.egresses.join(", ");
+        let relay = |name: &str, groups: &str, join: &str| {
+            format!(
+                "{{name: {name}, from: {ingress}, to: [{to}], groups: [{groups}], local: {local}, join: {join}, source_mac: {source_mac}}}"
+            )
+        };
+        let others: Vec<_> = (1..routes)
+            .map(|n| format!("239.200.{}.{}", n / 250, n % 250 + 1))
+            .collect();
+        let mut relays = vec![relay("measured", GROUP, join)];
+        if !others.is_empty() {
+            relays.push(relay("others", &others.join(", "), "false"));
+        }
+        let relays: Vec<_> = relays.iter().map(String::as_str).collect();
+        let mcr = Mcr::with_rules(&topology.relay, &rules(&relays), &["--datapath", "tc"])?;
+        mcr.wait_stderr(LONG, |line| line.contains("ready"))?;
+        Ok(Running::Mcr(Box::new(mcr)))
+    };
+    let bare = || {
+        topology.relay.run(|| {
+            let egresses = topology
+                .egresses
+                .iter()
+                .map(|link| if_nametoindex(link.as_str()));
+            let egresses: Vec<u32> = egresses.collect::<nix::Result<_>>()?;
+            let program = bpf::copier(MACS, &egresses)?;
+            let link = bpf::attach(&program, if_nametoindex(topology.ingress.as_str())?)?;
+            Ok(Running::Program([program, link]))
+        })
     };
     match variant {
         Variant::Nothing => Ok(Running::Nothing),
         Variant::Mirred => mirred(),
+        Variant::Bare => bare(),
         Variant::Tc => mcr("keep", "false", "relay"),
         Variant::TcGuarded => mcr("keep", "false", "egress"),
         Variant::TcJoined => mcr("keep", "true", "relay"),
@@ -185,6 +220,10 @@ fn start(topology: &Topology, variant: Variant) -> Result<Running> {
 fn stop(topology: &Topology, running: Running) -> Result<()> {
     match running {
         Running::Nothing => Ok(()),
+        Running::Program(held) => {
+            drop(held);
+            Ok(())
+        }
         Running::Filter => tc(
             &topology.relay,
             &format!("qdisc del dev {} clsact", topology.ingress),

@@ -26,7 +26,7 @@ impl<V: Pod> Array<V> {
         }
     }
 
-    pub(super) fn set(&mut self, index: u32, value: V) -> Result<(), StepError> {
+    pub(in super::super) fn set(&mut self, index: u32, value: V) -> Result<(), StepError> {
         self.map
             .set(index, value, 0)
             .map_err(|error| failed(self.name, error))

@@ -61,10 +61,9 @@ pub(in super::super) struct Receiver {
 unsafe impl Send for Receiver {}
 
 impl Receiver {
-    /// Gives a socket a ring of about `size` bytes, one block at least, and begins to receive the
-    /// frames of a link. The socket has its options and was not bound yet, so that nothing else
-    /// gets into the ring.
-    pub(in super::super) fn new(socket: Socket, ifindex: u32, size: usize) -> io::Result<Self> {
+    /// Gives a socket a ring of about `size` bytes, one block at least. The socket was not bound
+    /// yet, so that nothing is received.
+    pub(in super::super) fn new(socket: Socket, size: usize) -> io::Result<Self> {
         let described = describes_segments();
         if described {
             socket.set_option(libc::PACKET_VNET_HDR, 1)?;
@@ -100,17 +99,21 @@ impl Receiver {
                 0,
             )
         }?;
-        let receiver = Self {
+        Ok(Self {
             socket,
             memory: memory.cast(),
             slots,
             next: 0,
             large: Vec::new(),
             described,
-        };
+        })
+    }
+
+    /// Begins to receive the frames of a link. The socket has all its options, so that nothing else
+    /// gets into the ring.
+    pub(in super::super) fn bind(&self, ifindex: u32) -> io::Result<()> {
         let all = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
-        receiver.socket.bind(ifindex, all)?;
-        Ok(receiver)
+        self.socket.bind(ifindex, all)
     }
 
     /// The socket, for options and for waiting.

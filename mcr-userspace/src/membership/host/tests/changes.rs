@@ -270,11 +270,10 @@ fn routers_know_in_the_end_what_is_wanted() {
 fn learn(known: Filter, record: &Record) -> Filter {
     let sources: BTreeSet<_> = record.sources.iter().copied().collect();
     match (record.kind, known) {
-        (ToExclude, _) => Filter::Any,
         (ToInclude, _) => Filter::From(sources),
+        (ToExclude, _) | (_, Filter::Any) => Filter::Any,
         (Allow, Filter::From(known)) => Filter::From(known.union(&sources).copied().collect()),
         (Block, Filter::From(known)) => Filter::From(known.difference(&sources).copied().collect()),
-        (_, Filter::Any) => Filter::Any,
         (kind, _) => panic!("{kind:?} is no news"),
     }
 }

@@ -1,0 +1,157 @@
+//! How long it takes until relays are in force, and until a change of one among many is.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result};
+use mcr::{
+    config::parse_bytes,
+    daemon::Controller,
+    datapath::{
+        Datapath as _,
+        ebpf::{Ebpf, Hook},
+    },
+    links::Links,
+    plan::{Table, World, diff, plan},
+};
+use mcr_tests::Netns;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::Args;
+
+/// Ingress links; each has its part of the relays.
+const LINKS: usize = 10;
+/// Relays of single groups, and as many of a range.
+const RELAYS: usize = 1000;
+
+/// Prints how long each part takes.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let netns = Netns::new("bench")?;
+    let names = (0..LINKS).map(|number| format!("in{number}"));
+    for name in names.chain(["out0".to_owned(), "out1".to_owned()]) {
+        netns.ip(&format!("link add {name} type veth peer name peer-{name}"))?;
+        netns.ip(&format!("link set {name} up"))?;
+    }
+    println!(
+        "{} single groups in {RELAYS} relays and {RELAYS} ranges, on {LINKS} ingress links",
+        args.groups
+    );
+    println!(
+        "milliseconds of CPU: plan, diff, apply (ops); by the controller, with counters and joins"
+    );
+    netns.run(|| measure(args))
+}
+
+fn measure(args: &Args) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let links = runtime.block_on(Links::open())?;
+    let world = |text: &str| -> Result<World> {
+        let start = cpu()?;
+        let rules = parse_bytes(text.as_bytes());
+        let rules = rules.ok().context("the rules are wrong")?.rules;
+        println!(
+            "{:>9.2}  reading {} bytes of rules",
+            ms(cpu()? - start),
+            text.len()
+        );
+        Ok(World {
+            relays: rules.relays,
+            limits: rules.limits,
+            links: links.map().clone(),
+            ..World::default()
+        })
+    };
+    let before = world(&rules(args.groups, false))?;
+    let after = world(&rules(args.groups, true))?;
+    for _ in 0..args.runs {
+        let _entered = runtime.enter();
+        parts(&before, &after)?;
+        whole(&before, &after)?;
+    }
+    Ok(())
+}
+
+/// What the planner, the difference and the datapath take.
+fn parts(before: &World, after: &World) -> Result<()> {
+    let mut datapath = Ebpf::load(Hook::of_this_kernel(), &before.limits)?;
+    let mut table = Table::default();
+    for (what, world) in [("all", before), ("one relay", after), ("nothing", after)] {
+        let start = cpu()?;
+        let next = plan(world, &table)?.table;
+        let planned = cpu()? - start;
+        let ops = diff(&table, &next);
+        let compared = cpu()? - start;
+        datapath.apply(&ops)?;
+        let applied = cpu()? - start;
+        println!(
+            "{:>9.2}  {:>8.2}  {:>8.2} ({})  {what}",
+            ms(planned),
+            ms(compared - planned),
+            ms(applied - compared),
+            ops.len()
+        );
+        table = next;
+    }
+    Ok(())
+}
+
+/// What a change takes as a whole.
+fn whole(before: &World, after: &World) -> Result<()> {
+    let datapath = Ebpf::load(Hook::of_this_kernel(), &before.limits)?;
+    let mut controller = Controller::new(before.clone(), Box::new(datapath));
+    let start = cpu()?;
+    controller.settle()?;
+    println!("{:>9.2}  all, by the controller", ms(cpu()? - start));
+    let relays = after.relays.clone();
+    let start = cpu()?;
+    controller.set_relays(relays)?;
+    println!("{:>9.2}  one relay, by the controller", ms(cpu()? - start));
+    Ok(())
+}
+
+/// The time this thread has had a CPU, in the kernel included: others on the machine do not count.
+fn cpu() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// A rule file of so many single groups and of ranges; in the other one a relay has another group.
+fn rules(routes: usize, other: bool) -> String {
+    let mut text = "version: 1\nlimits: {routes: 2000000}\nrelays:\n".to_owned();
+    let each = routes / RELAYS;
+    for relay in 0..RELAYS {
+        let link = relay % LINKS;
+        let groups = (0..each).map(|number| {
+            let changed = other && relay == 0 && number == 0;
+            let number = if changed {
+                0xff_ffff
+            } else {
+                relay * each + number
+            };
+            format!(
+                "239.{}.{}.{}",
+                number >> 16 & 0xff,
+                number >> 8 & 0xff,
+                number & 0xff
+            )
+        });
+        let groups: Vec<_> = groups.collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "  - {{name: r{relay}, from: in{link}, to: out0, join: false, groups: [{}]}}",
+            groups.join(", ")
+        );
+        let _ = writeln!(
+            text,
+            "  - {{name: p{relay}, from: in{link}, to: out1, join: false, groups: 232.{}.{}.0/24}}",
+            relay >> 8,
+            relay & 0xff
+        );
+    }
+    text
+}
