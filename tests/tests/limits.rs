@@ -128,11 +128,11 @@ impl Wire {
 }
 
 /// At most so many frames pass in this time where so many are allowed in a second.
-fn most(rate: u64, time: Duration) -> usize {
+fn most(rate: u64, time: Duration) -> u64 {
+    let allowed = u128::from(rate) * (time + BURST).as_nanos() / 1_000_000_000;
     // Two CPUs that find a bucket full at once count one frame for both; there are a few moments
     // in which it is full.
-    let allowed = rate as f64 * (time + BURST).as_secs_f64();
-    allowed.ceil() as usize + 5
+    u64::try_from(allowed).unwrap_or(u64::MAX) + 6
 }
 
 fn check_rate(datapath: Datapath, limit: &str, rate: u64, length: usize) -> Result<()> {
@@ -160,7 +160,7 @@ fn check_rate(datapath: Datapath, limit: &str, rate: u64, length: usize) -> Resu
         datapath.name()
     );
     ensure!(
-        passed <= most(rate, time),
+        passed as u64 <= most(rate, time),
         "{passed} of {sent} in {time:?}, {} allowed",
         most(rate, time)
     );
@@ -169,7 +169,7 @@ fn check_rate(datapath: Datapath, limit: &str, rate: u64, length: usize) -> Resu
     ensure!(stats.relay("r") == arrived as u64, "{stats}");
     ensure!(stats.relay("r") + limited + lost == wire.sent, "{stats}");
     // Whoever sends less in a second than the limit shows nothing by it.
-    if sent > most(rate, time) as u64 {
+    if sent > most(rate, time) {
         ensure!(limited > 0, "{stats}");
     }
     Ok(())
@@ -205,7 +205,7 @@ fn two_ingress_links_together(datapath: Datapath) -> Result<()> {
     let stats = mcr.finish()?;
     let copies = usize::try_from(stats.copies("out0"))?;
     let passed = wire.captures[0].wait_for(copies, WAIT, is_copy)?.len() - before;
-    ensure!(passed <= most(1000, time), "{passed} in {time:?}");
+    ensure!(passed as u64 <= most(1000, time), "{passed} in {time:?}");
     Ok(())
 }
 
@@ -236,7 +236,10 @@ fn only_what_the_relay_alone_contributes(datapath: Datapath) -> Result<()> {
     let time = start.elapsed();
     let arrived = wire.arrived()?;
     ensure!(arrived[1..] == [FRAMES + 10; 2], "{arrived:?}");
-    ensure!(arrived[0] <= most(100, time), "{arrived:?} in {time:?}");
+    ensure!(
+        arrived[0] as u64 <= most(100, time),
+        "{arrived:?} in {time:?}"
+    );
     // All were relayed, by one of the two.
     ensure!(stats.refused("in0", "limited") == 0, "{stats}");
     ensure!(stats.relay("free") == FRAMES as u64 + 10, "{stats}");
@@ -248,7 +251,7 @@ fn only_what_the_relay_alone_contributes(datapath: Datapath) -> Result<()> {
     let time = start.elapsed();
     let stats = mcr.finish()?;
     let passed = usize::try_from(stats.relay("limited"))?;
-    ensure!(passed <= most(100, time), "{stats} in {time:?}");
+    ensure!(passed as u64 <= most(100, time), "{stats} in {time:?}");
     ensure!(
         stats.refused("in0", "limited") >= (FRAMES - passed) as u64,
         "{stats}"
@@ -277,8 +280,8 @@ fn two_limits_are_kept_apart(datapath: Datapath) -> Result<()> {
     let stats = mcr.finish()?;
     let lost = stats.refused("in0", "overrun");
     let [slow, fast] = ["slow", "fast"].map(|name| stats.relay(name));
-    ensure!(slow <= most(100, time) as u64, "{stats} in {time:?}");
-    ensure!(fast <= most(1000, time) as u64, "{stats} in {time:?}");
+    ensure!(slow <= most(100, time), "{stats} in {time:?}");
+    ensure!(fast <= most(1000, time), "{stats} in {time:?}");
     for relay in ["slow", "fast"] {
         let decided = stats.relay(relay) + stats.limited(relay);
         ensure!(decided == wire.sent - lost, "{relay}: {stats}");
@@ -313,6 +316,6 @@ fn a_limit_can_be_changed(datapath: Datapath) -> Result<()> {
     let time = start.elapsed();
     let stats = mcr.finish()?;
     let passed = usize::try_from(stats.copies("out0"))? - before;
-    ensure!(passed <= most(500, time), "{passed} in {time:?}");
+    ensure!(passed as u64 <= most(500, time), "{passed} in {time:?}");
     Ok(())
 }

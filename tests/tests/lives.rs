@@ -361,7 +361,7 @@ fn a_wrong_file_changes_nothing(datapath: Datapath) -> Result<()> {
         "{name: r, from: in0, to: out0, groups: 239.1.1.9}",
     ]))?;
     mcr.signal(Signal::SIGHUP)?;
-    mcr.wait_stderr(WAIT, |line| line.contains("read again"))?;
+    mcr.wait_stderr(WAIT, |line| line.contains("has been read again"))?;
     ensure!(!relayed(&topology, &capture, "no longer")?);
     mcr.finish()?;
     Ok(())

@@ -219,8 +219,8 @@ fn protocols(datapath: Datapath) -> Result<()> {
     let mut frames = Labelled::on(&topology)?;
     let echo = [8, 0, 0, 0, 0, 1, 0, 1];
     let report = [0x16, 0, 0, 0, 239, 1, 1, 1];
-    let cases: [(&str, u8, &[u8], &str, &[usize]); 8] = [
-        ("239.1.1.1", ICMP, &echo, "echo", &[0, 1]),
+    let cases = [
+        ("239.1.1.1", ICMP, &echo[..], "echo", &[0, 1][..]),
         ("239.1.1.1", UNKNOWN, &[], "unknown", &[0, 1]),
         ("239.1.1.1", UNKNOWN + 1, &[], "another", &[0]),
         ("239.1.1.1", TCP, &[0; 20], "tcp", &[0]),
@@ -379,7 +379,7 @@ fn a_stream_of_tagged_frames(datapath: Datapath) -> Result<()> {
         ensure!(tags(copy) == [20], "{copy:x?}");
         let text = String::from_utf8(copy.udp().context("no UDP")?.payload)?;
         let number: usize = text.parse()?;
-        ensure!(number % 2 == 0 && seen.insert(number), "{number}");
+        ensure!(number.is_multiple_of(2) && seen.insert(number), "{number}");
     }
     mcr.until(|stats| stats.refused("in0", "tagged") == FRAMES as u64 / 2)?;
     let stats = mcr.finish()?;

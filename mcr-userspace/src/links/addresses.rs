@@ -58,7 +58,7 @@ impl Addresses {
 }
 
 /// The last address of a network, which the kernel takes for its broadcast address whatever else it
-/// was given (`fib_add_ifaddr` of net/ipv4/fib_frontend.c). A network of two has none (RFC 3021).
+/// was given (`fib_add_ifaddr` of `net/ipv4/fib_frontend.c`). A network of two has none (RFC 3021).
 fn last(net: &IpNet) -> Option<Ipv4Addr> {
     match net {
         IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
