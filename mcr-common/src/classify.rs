@@ -114,10 +114,9 @@ pub fn classify<F: Frame, T: Tables>(
     };
     read?;
     let slot = look_up(&packet, ingress, &scope, tables)?;
-    let marks = if link.guarded == 0 {
-        Marks::None
-    } else {
-        guard(frame, &packet, ingress, slot, tables)?
+    let marks = match tables.slot(slot) {
+        Some(entry) => guard(frame, &packet, ingress, &entry, tables)?,
+        None => Marks::None,
     };
     let hit = decide(slot, &packet, frame.len(), tables)?;
     Ok(Verdict::Relay(packet, Hit { marks, ..hit }))
@@ -170,7 +169,7 @@ pub fn shortcut<F: Frame, T: Tables>(
         _ => return None,
     };
     let slot = tables.slot(id)?;
-    if slot.limit != 0 || slot.set == EMPTY_SET {
+    if slot.limit != 0 || slot.set == EMPTY_SET || slot.circle != 0 {
         return None;
     }
     Some(Hit {

@@ -21,6 +21,7 @@ use crate::{
     classify::Tables,
     frame::{Addresses, Frame, Packet, Transport},
     reason::Reason,
+    table::Slot,
 };
 
 /// Frames remembered: a power of two. Each takes the place of the one before at its place, so that
@@ -175,10 +176,9 @@ pub fn guard<F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     ingress: u32,
-    slot: u32,
+    slot: &Slot,
     tables: &T,
 ) -> Result<Marks, Reason> {
-    let slot = tables.slot(slot).ok_or(Reason::NoRelay)?;
     if slot.circle == 0 {
         return Ok(Marks::None);
     }

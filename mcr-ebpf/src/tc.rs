@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mcr_common::{
-    Frame as _, Hit, Packet, Reason,
+    Frame as _, Hit, Packet, Reason, Tables as _,
     guard::Marks,
     table::{EMPTY_SET, Link, MAX_SLOTS, Observed, Scope},
 };
@@ -86,7 +86,7 @@ pub(crate) struct Found {
     pub(crate) set: u32,
     /// 1: the host is not to see the frame.
     pub(crate) drop_local: u32,
-    /// The number of [`Marks`].
+    /// Number of [`Marks`].
     pub(crate) marks: u32,
 }
 
@@ -175,16 +175,13 @@ fn all_the_way(ctx: &TcContext, link: &Link, found: &mut Found, from_host: bool)
     if slot >= MAX_SLOTS {
         return found.refuse(slot - MAX_SLOTS, false);
     }
-    let mut marks = Marks::None as u32;
-    if link.guarded != 0 {
-        marks = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
-        if marks == AROUND {
+    if Maps.slot(slot).is_some_and(|slot| slot.circle != 0) {
+        found.marks = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
+        if found.marks == AROUND {
             return found.refuse(Reason::AlreadyRelayed as u32, false);
         }
     }
-    let outcome = choose(packet, slot, Skb(ctx).len(), found);
-    found.marks = marks;
-    outcome
+    choose(packet, slot, Skb(ctx).len(), found)
 }
 
 /// [`mcr_read`] has filled in the packet. No reason has this index, nor the next.
@@ -248,10 +245,10 @@ const AROUND: u32 = u8::MAX as u32 + 1;
 #[inline(never)]
 extern "C" fn mcr_guard(ctx: *mut __sk_buff, ifindex: u32, slot: u32) -> u32 {
     let ctx = TcContext::new(ctx);
-    let Some(packet) = maps::packet() else {
+    let (Some(packet), Some(slot)) = (maps::packet(), Maps.slot(slot)) else {
         return AROUND;
     };
-    match mcr_common::guard::guard(&Skb(&ctx), packet, ifindex, slot, &Maps) {
+    match mcr_common::guard::guard(&Skb(&ctx), packet, ifindex, &slot, &Maps) {
         Ok(marks) => marks as u32,
         Err(_) => AROUND,
     }

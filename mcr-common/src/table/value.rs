@@ -16,8 +16,8 @@ pub struct Link {
     /// 1: the attachment outlives the controller, so frames are relayed only while the
     /// [`Lease`] runs.
     pub leased: u8,
-    /// 1: some of the link's slots have a [`Slot::circle`].
-    pub guarded: u8,
+    /// 1: this is a link, and not an unused entry of an array.
+    pub present: u8,
     /// Where untagged frames begin.
     pub untagged: Scope,
     /// 1: this is a link, and not an unused entry of an array.

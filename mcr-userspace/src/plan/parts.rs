@@ -36,8 +36,6 @@ pub(super) struct Parts<'a> {
     /// Owners whose slot must not be the one that was theirs before.
     renewed: &'a BTreeSet<Owner>,
     circles: &'a Circles,
-    /// Ingress links of which some frames could have come around.
-    guarded: BTreeSet<u32>,
     table: Table,
     /// How many groups and sources there are of IPv4 and of IPv6.
     routes: [usize; 2],
@@ -73,7 +71,6 @@ impl<'a> Parts<'a> {
             previous,
             renewed,
             circles,
-            guarded: BTreeSet::new(),
             table: Table::default(),
             routes: [0; 2],
             link_stats: Interner::new(
@@ -111,7 +108,7 @@ impl<'a> Parts<'a> {
         Ok(id)
     }
 
-    /// Adds an ingress link with its scopes, whose slots are there.
+    /// Adds an ingress link with its scopes.
     pub(super) fn add_link(
         &mut self,
         ingress: u32,
@@ -135,7 +132,6 @@ impl<'a> Parts<'a> {
             host_frames: host_frames.into(),
             leased: self.world.leased.into(),
             present: 1,
-            guarded: self.guarded.contains(&ingress).into(),
             ..Link::default()
         };
         for (place, scope) in scopes {
@@ -277,17 +273,13 @@ impl<'a> Parts<'a> {
             return Ok(id);
         }
         let drop_local = wishes.iter().chain(over).any(|wish| wish.drop_local());
-        let circle = self.circles.of(ingress, wishes);
         let mut slot = Slot {
             drop_local: drop_local.into(),
-            circle,
+            circle: self.circles.of(ingress, wishes),
             mark: self.world.relay_mac,
-            own: own(wishes),
+            own: own(wishes, self.world.relay_mac),
             ..Slot::default()
         };
-        if circle != 0 {
-            self.guarded.insert(ingress);
-        }
         if let Some((first, rest)) = undecided.split_first() {
             let others: Vec<_> = wishes
                 .iter()
@@ -353,11 +345,12 @@ fn names(wishes: &[&Wish<'_>]) -> Vec<String> {
     names
 }
 
-/// The addresses that links have and copies get.
-fn own(wishes: &[&Wish<'_>]) -> u64 {
+/// The addresses that copies get, but for `mark`.
+fn own(wishes: &[&Wish<'_>], mark: [u8; 6]) -> u64 {
     let egresses = wishes.iter().flat_map(|wish| wish.egress.iter());
     let addresses = egresses.filter_map(Egress::source_mac);
-    addresses.fold(0, |all, address| all | guard::bit(address))
+    let others = addresses.filter(|address| *address != mark);
+    others.fold(0, |all, address| all | guard::bit(address))
 }
 
 fn full(what: &'static str, limit: u32, names: impl Fn() -> String) -> PlanError {
