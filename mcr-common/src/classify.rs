@@ -2,6 +2,7 @@
 
 use crate::{
     frame::{Addresses, ETHERTYPE_ARP, Frame, Packet, Transport, is_tag, parse_into},
+    guard::{Marks, Origin, Sighting, guard},
     reason::Reason,
     table::{
         Branches, EMPTY_SET, FragmentKey, FrameKey, Key4, Key6, Link, MAX_LIMITS, Node,
@@ -36,6 +37,9 @@ pub trait Tables {
     fn learn_fragment(&self, key: &FragmentKey, selector: Selector);
     /// What is remembered of a packet, for [`crate::table::FRAGMENT_TIMEOUT`] at most.
     fn fragment(&self, key: &FragmentKey) -> Option<Selector>;
+    /// Whether a frame with this fingerprint was relayed a moment ago, and remembers it: as
+    /// [`crate::guard::Seen::sight`] says, at its [`crate::guard::place`].
+    fn sight(&self, print: u64, origin: Origin) -> Sighting;
 }
 
 /// What is to be done with a frame.
@@ -56,6 +60,8 @@ pub struct Hit {
     pub set: u32,
     /// Whether the host is not to see the frame.
     pub drop_local: bool,
+    /// Which copies get the address [`Slot::mark`].
+    pub marks: Marks,
 }
 
 /// Why a frame of interest is not relayed.
@@ -108,7 +114,12 @@ pub fn classify<F: Frame, T: Tables>(
     };
     read?;
     let slot = look_up(&packet, ingress, &scope, tables)?;
-    decide(slot, &packet, frame.len(), tables).map(|hit| Verdict::Relay(packet, hit))
+    let marks = match tables.slot(slot) {
+        Some(entry) => guard(frame, &packet, ingress, &entry, tables)?,
+        None => Marks::None,
+    };
+    let hit = decide(slot, &packet, frame.len(), tables)?;
+    Ok(Verdict::Relay(packet, Hit { marks, ..hit }))
 }
 
 /// Where a packet begins, of which at least the tags have been read. `None`: no relay on the link
@@ -144,7 +155,7 @@ pub fn shortcut<F: Frame, T: Tables>(
     packet: &mut Packet,
 ) -> Option<Hit> {
     let scope = &link.untagged;
-    if !scope.v4.any(Branches::EXACT) || !packet.read_plain(frame) {
+    if link.guarded != 0 || !scope.v4.any(Branches::EXACT) || !packet.read_plain(frame) {
         return None;
     }
     let Addresses::V4 { group, .. } = packet.addresses else {
@@ -158,13 +169,14 @@ pub fn shortcut<F: Frame, T: Tables>(
         _ => return None,
     };
     let slot = tables.slot(id)?;
-    if slot.limit != 0 || slot.set == EMPTY_SET {
+    if slot.limit != 0 || slot.set == EMPTY_SET || slot.circle != 0 {
         return None;
     }
     Some(Hit {
         slot: id,
         set: slot.set,
         drop_local: slot.drop_local != 0,
+        marks: Marks::None,
     })
 }
 
@@ -342,6 +354,7 @@ pub fn decide<T: Tables>(
         slot: id,
         set: slot.set,
         drop_local,
+        marks: Marks::None,
     })
 }
 

@@ -2,8 +2,9 @@
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
 use mcr_common::{
-    Basis, Frame, Packet, Reason, Tag,
+    Basis, Frame, Packet, Reason, Tables as _, Tag,
     frame::{ETHERNET_HEADER, VLAN_TAG},
+    guard::Marks,
     table::{Egress, EgressStats, MAX_EGRESSES},
 };
 
@@ -11,6 +12,7 @@ use crate::{
     edit::mcr_edit,
     maps,
     skb::Skb,
+    tables::Maps,
     tc::{DROP, Found, NEXT},
 };
 
@@ -29,6 +31,11 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         lift_tag(ctx, packet);
     }
     *basis = Basis::new(&skb, packet);
+    if found.marks != Marks::None as u32
+        && let Some(slot) = Maps.slot(found.slot)
+    {
+        *basis = basis.marked(Marks::from_number(found.marks as u8), slot.mark);
+    }
     let drop_local = found.drop_local != 0;
     let local = if drop_local { DROP } else { NEXT };
     let Some(set) = maps::set(found.set) else {

@@ -7,8 +7,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mcr_common::{
-    Frame as _, Hit, Packet, Reason,
-    table::{EMPTY_SET, Link, Observed, Scope},
+    Frame as _, Hit, Packet, Reason, Tables as _,
+    guard::Marks,
+    table::{EMPTY_SET, Link, MAX_SLOTS, Observed, Scope},
 };
 
 use crate::{
@@ -85,6 +86,8 @@ pub(crate) struct Found {
     pub(crate) set: u32,
     /// 1: the host is not to see the frame.
     pub(crate) drop_local: u32,
+    /// Number of [`Marks`].
+    pub(crate) marks: u32,
 }
 
 impl Found {
@@ -95,6 +98,7 @@ impl Found {
         slot: u32::MAX - 1,
         set: EMPTY_SET,
         drop_local: 0,
+        marks: Marks::None as u32,
     };
 
     #[inline(always)]
@@ -167,7 +171,17 @@ fn all_the_way(ctx: &TcContext, link: &Link, found: &mut Found, from_host: bool)
     if read != READ {
         return found.refuse(read, false);
     }
-    look_up(packet, ifindex, &scope, Skb(ctx).len(), found)
+    let slot = look_up(packet, ifindex, &scope);
+    if slot >= MAX_SLOTS {
+        return found.refuse(slot - MAX_SLOTS, false);
+    }
+    if Maps.slot(slot).is_some_and(|slot| slot.circle != 0) {
+        found.marks = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
+        if found.marks == AROUND {
+            return found.refuse(Reason::AlreadyRelayed as u32, false);
+        }
+    }
+    choose(packet, slot, Skb(ctx).len(), found)
 }
 
 /// [`mcr_read`] has filled in the packet. No reason has this index, nor the next.
@@ -201,16 +215,41 @@ extern "C" fn mcr_read(ctx: *mut __sk_buff, from_host: u32) -> u32 {
     }
 }
 
-/// Looks a packet in a frame of so many bytes up: [`Observed::RELAY`] or [`Observed::REFUSE`].
+/// The slot of a packet, or [`MAX_SLOTS`] and the [`Reason::index`] of a refusal.
 #[inline(never)]
-fn look_up(packet: &Packet, ifindex: u32, scope: &Scope, length: usize, found: &mut Found) -> u32 {
-    let slot = mcr_common::look_up(packet, ifindex, scope, &Maps);
-    let hit = match slot {
-        Ok(slot) => mcr_common::decide(slot, packet, length, &Maps),
-        Err(reason) => Err(reason.into()),
-    };
-    match hit {
+fn look_up(packet: &Packet, ifindex: u32, scope: &Scope) -> u32 {
+    match mcr_common::look_up(packet, ifindex, scope, &Maps) {
+        Ok(slot) => slot,
+        Err(reason) => MAX_SLOTS + reason as u32,
+    }
+}
+
+/// Says what a slot comes to for a packet in a frame of so many bytes: [`Observed::RELAY`] or
+/// [`Observed::REFUSE`].
+#[inline(never)]
+fn choose(packet: &Packet, slot: u32, length: usize, found: &mut Found) -> u32 {
+    match mcr_common::decide(slot, packet, length, &Maps) {
         Ok(hit) => found.hit(hit),
         Err(refusal) => found.refuse(refusal.reason as u32, refusal.drop_local),
+    }
+}
+
+/// The frame came around. No [`Marks`] has this number.
+const AROUND: u32 = u8::MAX as u32 + 1;
+
+/// Which copies are to be marked of the packet that [`mcr_read`] has read, and that leads to this
+/// slot, as the number of [`Marks`]; or [`AROUND`].
+///
+/// A function with external linkage as [`mcr_read`], and for its reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn mcr_guard(ctx: *mut __sk_buff, ifindex: u32, slot: u32) -> u32 {
+    let ctx = TcContext::new(ctx);
+    let (Some(packet), Some(slot)) = (maps::packet(), Maps.slot(slot)) else {
+        return AROUND;
+    };
+    match mcr_common::guard::guard(&Skb(&ctx), packet, ifindex, &slot, &Maps) {
+        Ok(marks) => marks as u32,
+        Err(_) => AROUND,
     }
 }

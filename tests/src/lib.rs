@@ -6,7 +6,7 @@
 //! All of it needs root.
 //!
 //! - [`Netns`]: a namespace; commands, sysctls and links in it
-//! - [`Topology`]: namespaces joined as the tests need them
+//! - [`Topology`], [`Circle`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
 //! - [`Labelled`]: frames with labels, and behind which egress their copies must arrive
 //! - [`Tap`]: a link whose wire is the test
@@ -16,10 +16,12 @@
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
-//! [`oracle`], [`fixtures`] and [`large`] need no privileges: a naive model of the contract with the user,
-//! frames with what must become of them, and a large rule file.
+//! [`oracle`], [`fixtures`], [`pipeline`] and [`large`] need no privileges: a naive model of the
+//! contract with the user, frames with what must become of them, a datapath without a kernel, and a
+//! large rule file.
 
 mod capture;
+mod circle;
 mod datapath;
 pub mod fixtures;
 mod frame;
@@ -32,6 +34,7 @@ mod links;
 mod mcr;
 mod netns;
 pub mod oracle;
+pub mod pipeline;
 mod process;
 mod reports;
 mod size;
@@ -43,6 +46,7 @@ mod udp;
 mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
+pub use circle::Circle;
 pub use datapath::Datapath;
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;

@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use super::checksum::updated_checksum;
 use crate::{
     frame::{Addresses, Frame, Packet},
+    guard::Marks,
     reason::Reason,
     table::{Egress, HopEdit},
 };
@@ -21,6 +22,8 @@ pub struct Basis {
     network: u8,
     hop_limit: u8,
     family: Family,
+    /// Whether `source_mac` is the address of marked copies, and which they are.
+    marks: Marks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,21 @@ impl Basis {
             network: packet.network as u8,
             hop_limit: packet.hop_limit,
             family,
+            marks: Marks::None,
+        }
+    }
+
+    /// The same with some copies from the address `mark`.
+    #[must_use]
+    #[inline(always)]
+    pub fn marked(self, marks: Marks, mark: [u8; 6]) -> Self {
+        if marks == Marks::None {
+            return self;
+        }
+        Self {
+            source_mac: mark,
+            marks,
+            ..self
         }
     }
 
@@ -155,7 +173,10 @@ impl Basis {
     /// whatever the frame came with.
     #[inline(always)]
     fn macs(&self, egress: &Egress) -> [u8; 12] {
-        let [a, b, c, d, e, f] = egress.source_mac().unwrap_or(self.source_mac);
+        let [a, b, c, d, e, f] = match egress.source_mac() {
+            Some(mac) if self.marks != Marks::All || egress.is_strict() => mac,
+            _ => self.source_mac,
+        };
         let mut destination = self.destination_mac;
         if let Some((value, mask)) = egress.destination_mac() {
             let mut index = 0;
