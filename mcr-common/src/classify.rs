@@ -1,7 +1,8 @@
 //! Frame and tables in, verdict out.
 
 use crate::{
-    frame::{Addresses, Frame, Packet, Transport, parse_into},
+    frame::{Addresses, ETHERTYPE_ARP, Frame, Packet, Transport, is_tag, parse_into},
+    guard::{Marks, Origin, Sighting, guard},
     reason::Reason,
     table::{
         Branches, EMPTY_SET, FragmentKey, FrameKey, Key4, Key6, Link, MAX_LIMITS, Node,
@@ -36,6 +37,9 @@ pub trait Tables {
     fn learn_fragment(&self, key: &FragmentKey, selector: Selector);
     /// What is remembered of a packet, for [`crate::table::FRAGMENT_TIMEOUT`] at most.
     fn fragment(&self, key: &FragmentKey) -> Option<Selector>;
+    /// Whether a frame with this fingerprint was relayed a moment ago, and remembers it: as
+    /// [`crate::guard::Seen::sight`] says, at its [`crate::guard::place`].
+    fn sight(&self, print: u64, origin: Origin) -> Sighting;
 }
 
 /// What is to be done with a frame.
@@ -56,6 +60,8 @@ pub struct Hit {
     pub set: u32,
     /// Whether the host is not to see the frame.
     pub drop_local: bool,
+    /// Which copies get the address [`Slot::mark`].
+    pub marks: Marks,
 }
 
 /// Why a frame of interest is not relayed.
@@ -92,6 +98,9 @@ pub fn classify<F: Frame, T: Tables>(
     tables: &T,
 ) -> Result<Verdict, Refusal> {
     let mut packet = Packet::EMPTY;
+    if let Some(hit) = shortcut(frame, link, tables, &mut packet) {
+        return Ok(Verdict::Relay(packet, hit));
+    }
     let read = parse_into(frame, &mut packet);
     if read == Ok(false) {
         return Ok(Verdict::Pass);
@@ -105,7 +114,12 @@ pub fn classify<F: Frame, T: Tables>(
     };
     read?;
     let slot = look_up(&packet, ingress, &scope, tables)?;
-    decide(slot, &packet, frame.len(), tables).map(|hit| Verdict::Relay(packet, hit))
+    let marks = match tables.slot(slot) {
+        Some(entry) => guard(frame, &packet, ingress, &entry, tables)?,
+        None => Marks::None,
+    };
+    let hit = decide(slot, &packet, frame.len(), tables)?;
+    Ok(Verdict::Relay(packet, Hit { marks, ..hit }))
 }
 
 /// Where a packet begins, of which at least the tags have been read. `None`: no relay on the link
@@ -131,31 +145,38 @@ pub fn scope<T: Tables>(packet: &Packet, ingress: u32, link: &Link, tables: &T) 
     tables.scope(&VlanKey::new(ingress, OTHER_VLANS, packet.from_host))
 }
 
-/// What [`look_up`] and [`decide`] come to for a whole UDP datagram of IPv4, if the group is all
-/// that has to be known. `None`: there is more to it.
+/// Where the commonest frame goes by the commonest rule: a whole UDP datagram of IPv4 to a group that
+/// is all that has to be known. Fills in the packet; `None`: there is more to it.
 #[inline(always)]
-pub fn shortcut<T: Tables>(packet: &Packet, scope: &Scope, tables: &T) -> Option<Hit> {
+pub fn shortcut<F: Frame, T: Tables>(
+    frame: &F,
+    link: &Link,
+    tables: &T,
+    packet: &mut Packet,
+) -> Option<Hit> {
+    let scope = &link.untagged;
+    if !scope.v4.any(Branches::EXACT) || !packet.read_plain(frame) {
+        return None;
+    }
     let Addresses::V4 { group, .. } = packet.addresses else {
         return None;
     };
     let Transport::Whole { selector } = packet.transport else {
         return None;
     };
-    if !scope.v4.any(Branches::EXACT) {
-        return None;
-    }
     let id = match tables.exact4(&Key4::new(scope.node, group))?.way() {
         Way::Udp(id) if !selector.is_control() => id,
         _ => return None,
     };
     let slot = tables.slot(id)?;
-    if slot.limit != 0 || slot.set == EMPTY_SET {
+    if slot.limit != 0 || slot.set == EMPTY_SET || slot.circle != 0 {
         return None;
     }
     Some(Hit {
         slot: id,
         set: slot.set,
         drop_local: slot.drop_local != 0,
+        marks: Marks::None,
     })
 }
 
@@ -198,9 +219,12 @@ pub fn look_up<T: Tables>(
     found.ok_or_else(|| missed(packet, selector))
 }
 
-/// The slot of a frame that is not IP.
+/// The slot of a frame that is not IP. ARP is nobody's, nor is what has more than two tags.
 #[inline(always)]
 fn other<T: Tables>(packet: &Packet, scope: &Scope, tables: &T) -> Option<u32> {
+    if packet.ethertype == ETHERTYPE_ARP || is_tag(packet.ethertype) {
+        return None;
+    }
     let mut found = None;
     if scope.frames.any(Branches::EXACT) && packet.ethertype != 0 {
         let key = FrameKey::new(scope.node, packet.ethertype, packet.destination_mac);
@@ -330,6 +354,7 @@ pub fn decide<T: Tables>(
         slot: id,
         set: slot.set,
         drop_local,
+        marks: Marks::None,
     })
 }
 

@@ -2,8 +2,9 @@
 //!
 //! The way of a frame leads through these modules in order: [`frame`] reads the headers,
 //! [`classify()`] looks them up in the tables of [`table`] and says what is to be done or, with
-//! a [`reason`], why nothing is; [`edit`] says which bytes of a copy change. The same code runs
-//! in the TC program, in the packet ring and in the tests; nothing here does any I/O.
+//! a [`reason`], why nothing is; [`guard`] knows frames that come around; [`edit`] says which bytes
+//! of a copy change. The same code runs in the TC program, in the packet ring and in the tests;
+//! nothing here does any I/O.
 #![no_std]
 
 #[cfg(test)]
@@ -12,6 +13,7 @@ extern crate std;
 pub mod classify;
 pub mod edit;
 pub mod frame;
+pub mod guard;
 pub mod reason;
 pub mod table;
 

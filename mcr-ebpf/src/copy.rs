@@ -2,8 +2,9 @@
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
 use mcr_common::{
-    Basis, Frame, Packet, Reason, Tag,
+    Basis, Frame, Packet, Reason, Tables as _, Tag,
     frame::{ETHERNET_HEADER, VLAN_TAG},
+    guard::Marks,
     table::{Egress, EgressStats, MAX_EGRESSES},
 };
 
@@ -11,6 +12,7 @@ use crate::{
     edit::mcr_edit,
     maps,
     skb::Skb,
+    tables::Maps,
     tc::{DROP, Found, NEXT},
 };
 
@@ -22,13 +24,18 @@ use crate::{
 #[inline(always)]
 pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
     let skb = Skb(ctx);
-    let Some(packet) = maps::packet_mut() else {
+    let (Some(packet), Some(basis)) = (maps::packet_mut(), maps::basis_mut()) else {
         return NEXT;
     };
     if packet.network != ETHERNET_HEADER && skb.stripped_tag().is_none() {
         lift_tag(ctx, packet);
     }
-    let basis = Basis::new(&skb, packet);
+    *basis = Basis::new(&skb, packet);
+    if found.marks != Marks::None as u32
+        && let Some(slot) = Maps.slot(found.slot)
+    {
+        *basis = basis.marked(Marks::from_number(found.marks as u8), slot.mark);
+    }
     let drop_local = found.drop_local != 0;
     let local = if drop_local { DROP } else { NEXT };
     let Some(set) = maps::set(found.set) else {
@@ -37,7 +44,6 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
     };
     maps::count_relayed(found, skb.len() as u64, u64::from(set.len));
 
-    let [w0, w1, w2] = basis.to_words();
     for index in 0..MAX_EGRESSES {
         let left = set.len.saturating_sub(index as u32);
         if left == 0 {
@@ -46,7 +52,7 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         let how = if drop_local && left == 1 { GIVE } else { CLONE };
         let target = u64::from(set.members[index]) | how;
         let ctx = ctx.as_ptr().cast();
-        let mut verdict = mcr_copy(ctx, target, w0, w1, w2);
+        let mut verdict = mcr_copy(ctx, target);
         if verdict >= EDIT {
             verdict = mcr_edit(ctx, target, verdict as u64);
         }
@@ -77,18 +83,17 @@ pub(crate) const GIVE: u64 = 1 << 32;
 /// limit of a copy that [`mcr_edit`] is to make.
 const EDIT: i32 = 0x100;
 
-/// Sends one copy: `target` is the id of the egress and [`CLONE`] or [`GIVE`], the other words
-/// those of a [`Basis`]. Returns what happens to the frame if it is given away, or [`EDIT`].
+/// Sends one copy, by [`maps::basis`]: `target` is the id of the egress and [`CLONE`] or [`GIVE`].
+/// Returns what happens to the frame if it is given away, or [`EDIT`].
 ///
 /// A function of its own with external linkage, because the kernel's verifier then looks at it
 /// once and not once for each turn of the loop that calls it (global functions, Linux 5.6).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64, w0: u64, w1: u64, w2: u64) -> i32 {
+extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64) -> i32 {
     let ctx = TcContext::new(ctx);
     let skb = Skb(&ctx);
-    let basis = Basis::from_words([w0, w1, w2]);
-    let Some((egress, stats)) = maps::egress(target as u32) else {
+    let (Some(basis), Some((egress, stats))) = (maps::basis(), maps::egress(target as u32)) else {
         return DROP;
     };
     let rewrite = match basis.rewrite(egress) {

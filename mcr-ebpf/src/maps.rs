@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use mcr_common::{
-    Packet, Reason,
+    Basis, Packet, Reason,
     edit::header::IPV6,
     table::{
         Egress, EgressSet, EgressStats, Lease, Link, LinkStats, MAX_EGRESS_ENTRIES, MAX_LINKS,
@@ -42,6 +42,10 @@ static OWN: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 /// The frame at hand.
 #[map(name = "mcr_packet")]
 static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+/// What the copies of the frame at hand start from.
+#[map(name = "mcr_basis")]
+static BASIS: PerCpuArray<Basis> = PerCpuArray::with_max_entries(1, 0);
 
 /// Room for headers beside the stack.
 #[map(name = "mcr_headers")]
@@ -114,6 +118,20 @@ pub(crate) fn end_own() {
 pub(crate) fn packet_mut() -> Option<&'static mut Packet> {
     // SAFETY: as in `packet`.
     PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
+}
+
+/// What the copies of the frame at hand start from.
+#[inline(always)]
+pub(crate) fn basis() -> Option<&'static Basis> {
+    // SAFETY: as in `packet`.
+    BASIS.get_ptr(0).map(|basis| unsafe { &*basis })
+}
+
+/// The same, to be filled in.
+#[inline(always)]
+pub(crate) fn basis_mut() -> Option<&'static mut Basis> {
+    // SAFETY: as in `packet`.
+    BASIS.get_ptr_mut(0).map(|basis| unsafe { &mut *basis })
 }
 
 /// Room for the headers of the copy at hand. It holds those of another.

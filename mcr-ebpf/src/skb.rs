@@ -86,6 +86,36 @@ impl Frame for Skb<'_> {
         let size = unsafe { (*self.0.skb.skb).gso_size };
         (size != 0).then_some(size as usize)
     }
+
+    #[inline(always)]
+    fn plain(&self) -> Option<Plain> {
+        if self.stripped_tag().is_some() {
+            return None;
+        }
+        let data = self.linear(Plain::LENGTH)?;
+        // SAFETY: as many bytes are there.
+        unsafe {
+            Some(Plain {
+                macs: [
+                    u16::from_be(load16::<0>(data)),
+                    u16::from_be(load16::<2>(data)),
+                    u16::from_be(load16::<4>(data)),
+                    u16::from_be(load16::<6>(data)),
+                    u16::from_be(load16::<8>(data)),
+                    u16::from_be(load16::<10>(data)),
+                ],
+                ethertype: u16::from_be(load16::<12>(data)),
+                version: u16::from_be(load16::<14>(data)),
+                total: u16::from_be(load16::<16>(data)),
+                fragment: u16::from_be(load16::<20>(data)),
+                hop: u16::from_be(load16::<22>(data)),
+                checksum: u16::from_be(load16::<24>(data)),
+                source: u32::from_be(load32::<26>(data)),
+                group: u32::from_be(load32::<30>(data)),
+                port: u16::from_be(load16::<36>(data)),
+            })
+        }
+    }
 }
 
 impl Frame for Reading<'_> {
@@ -174,38 +204,6 @@ impl Skb<'_> {
     fn linear(&self, length: usize) -> Option<*const u8> {
         let (data, end) = (self.0.data(), self.0.data_end());
         (data + length <= end).then_some(data as *const u8)
-    }
-
-    /// The numbers of the frame's headers, were it the commonest kind; `None` if it has a tag
-    /// beside it, or its headers lie elsewhere in the buffer.
-    #[inline(always)]
-    pub(crate) fn plain(&self) -> Option<Plain> {
-        if self.stripped_tag().is_some() {
-            return None;
-        }
-        let data = self.linear(Plain::LENGTH)?;
-        // SAFETY: as many bytes are there.
-        unsafe {
-            Some(Plain {
-                macs: [
-                    u16::from_be(load16::<0>(data)),
-                    u16::from_be(load16::<2>(data)),
-                    u16::from_be(load16::<4>(data)),
-                    u16::from_be(load16::<6>(data)),
-                    u16::from_be(load16::<8>(data)),
-                    u16::from_be(load16::<10>(data)),
-                ],
-                ethertype: u16::from_be(load16::<12>(data)),
-                version: u16::from_be(load16::<14>(data)),
-                total: u16::from_be(load16::<16>(data)),
-                fragment: u16::from_be(load16::<20>(data)),
-                hop: u16::from_be(load16::<22>(data)),
-                checksum: u16::from_be(load16::<24>(data)),
-                source: u32::from_be(load32::<26>(data)),
-                group: u32::from_be(load32::<30>(data)),
-                port: u16::from_be(load16::<36>(data)),
-            })
-        }
     }
 
     /// Reads `N` words of four bytes from `offset` on; `false` if the frame ends before.

@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 use mcr_common::{
     classify::Tables,
+    guard::{MAX_SEEN, Marks, Origin, Seen, Sighting, place},
     table::{
         Bucket, FRAGMENT_TIMEOUT, FragmentKey, FrameKey, Key4, Key6, Limit, MAX_BUCKETS,
         MAX_FRAGMENTS, MAX_NODES, MAX_PORTS, MAX_ROUTES, MAX_SLOTS, MAX_VLANS, Node, Ports, Scope,
@@ -46,6 +47,9 @@ static BUCKETS: Array<Bucket> = Array::with_max_entries(MAX_BUCKETS, 0);
 #[map(name = "mcr_fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> =
     LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
+
+#[map(name = "mcr_seen")]
+static SEEN: Array<Seen> = Array::with_max_entries(MAX_SEEN, 0);
 
 /// What is remembered of a first fragment.
 #[repr(C)]
@@ -131,6 +135,30 @@ impl Tables for Maps {
         // old or the new one carries, as it would a moment before or after.
         let fragment = unsafe { FRAGMENTS.get(key) }?;
         (now().wrapping_sub(fragment.seen) < FRAGMENT_TIMEOUT).then_some(fragment.selector)
+    }
+
+    #[inline(always)]
+    fn sight(&self, print: u64, origin: Origin) -> Sighting {
+        let Some(seen) = SEEN.get_ptr_mut(place(print)) else {
+            return Sighting::Fine(Marks::None);
+        };
+        // SAFETY: the entry is there for as long as the program, and aligned to 8 bytes. Other CPUs
+        // change it meanwhile, by whole words; that they need not belong together is seen to.
+        let (kept, state) = unsafe { (&raw mut (*seen).print, &raw mut (*seen).state) };
+        // SAFETY: as above.
+        let before = unsafe {
+            Seen {
+                print: kept.read_volatile(),
+                state: state.read_volatile(),
+            }
+        };
+        let (sighting, after) = before.sight(print, origin, now());
+        // SAFETY: as above.
+        unsafe {
+            kept.write_volatile(after.print);
+            state.write_volatile(after.state);
+        }
+        sighting
     }
 }
 

@@ -7,8 +7,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use mcr_common::{
-    Frame as _, Hit, Packet, Reason,
-    table::{Link, Observed, Scope},
+    Frame as _, Hit, Packet, Reason, Tables as _,
+    guard::Marks,
+    table::{EMPTY_SET, Link, MAX_SLOTS, Observed, Scope},
 };
 
 use crate::{
@@ -25,8 +26,7 @@ pub(crate) const DROP: i32 = TC_ACT_SHOT;
 /// Relays what arrives on a link.
 #[classifier]
 pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
-    let mut found = Found::default();
-    relay(&ctx, &mut found, false)
+    relay(&ctx, false)
 }
 
 /// Relays what the host itself sends out of a link. It is sent in any case.
@@ -37,20 +37,20 @@ pub(crate) fn mcr_tc_out(ctx: TcContext) -> i32 {
     if Skb(&ctx).has_arrived() || !maps::begin_own() {
         return NEXT;
     }
-    let mut found = Found::default();
-    relay(&ctx, &mut found, true);
+    relay(&ctx, true);
     maps::end_own();
     NEXT
 }
 
 #[inline(always)]
-fn relay(ctx: &TcContext, found: &mut Found, from_host: bool) -> i32 {
-    match decide(ctx, found, from_host) {
+fn relay(ctx: &TcContext, from_host: bool) -> i32 {
+    let mut found = Found::UNKNOWN;
+    match decide(ctx, &mut found, from_host) {
         Observed::RELAY => {
             if from_host {
                 found.drop_local = 0;
             }
-            copy::to_egresses(ctx, found)
+            copy::to_egresses(ctx, &found)
         }
         Observed::REFUSE => {
             maps::count_refused(found.link_stats, found.reason);
@@ -63,7 +63,7 @@ fn relay(ctx: &TcContext, found: &mut Found, from_host: bool) -> i32 {
 /// Decides the same without doing it, and leaves word in the map `mcr_observed`. For tests.
 #[classifier]
 pub(crate) fn mcr_verdict(ctx: TcContext) -> i32 {
-    let mut found = Found::default();
+    let mut found = Found::UNKNOWN;
     let outcome = decide(&ctx, &mut found, false);
     maps::observe(Observed {
         outcome,
@@ -74,9 +74,7 @@ pub(crate) fn mcr_verdict(ctx: TcContext) -> i32 {
     NEXT
 }
 
-/// What is known of a frame beside its headers. All words: the compiler would call a function to
-/// clear anything else.
-#[derive(Default)]
+/// What is known of a frame beside its headers.
 pub(crate) struct Found {
     /// Index of the ingress link's counters.
     pub(crate) link_stats: u32,
@@ -88,9 +86,21 @@ pub(crate) struct Found {
     pub(crate) set: u32,
     /// 1: the host is not to see the frame.
     pub(crate) drop_local: u32,
+    /// The number of [`Marks`].
+    pub(crate) marks: u32,
 }
 
 impl Found {
+    /// Nothing is. The numbers differ, or the compiler would call a function to write them.
+    const UNKNOWN: Self = Self {
+        link_stats: u32::MAX,
+        reason: Reason::NoRelay as u32,
+        slot: u32::MAX - 1,
+        set: EMPTY_SET,
+        drop_local: 0,
+        marks: Marks::None as u32,
+    };
+
     #[inline(always)]
     fn hit(&mut self, hit: Hit) -> u32 {
         self.slot = hit.slot;
@@ -121,7 +131,14 @@ fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
         return Observed::PASS;
     };
     found.link_stats = link.stats;
-    let outcome = match shortcut(&skb, packet, &link, from_host) {
+    // Without a call of any function but the tables': with mitigations on, each return costs as much
+    // as twenty instructions.
+    let hit = if from_host {
+        None
+    } else {
+        mcr_common::shortcut(&skb, &link, &Maps, packet)
+    };
+    let outcome = match hit {
         Some(hit) => found.hit(hit),
         None => all_the_way(ctx, &link, found, from_host),
     };
@@ -129,21 +146,6 @@ fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
         return found.refuse(Reason::LeaseExpired as u32, false);
     }
     outcome
-}
-
-/// Where the commonest frame goes by the commonest rule, without a call of any function but the
-/// table's: with mitigations on, each return costs as much as twenty instructions.
-#[inline(always)]
-fn shortcut(skb: &Skb<'_>, packet: &mut Packet, link: &Link, from_host: bool) -> Option<Hit> {
-    if from_host {
-        return None;
-    }
-    let plain = skb.plain()?;
-    let segment = skb.segment_size().unwrap_or(0) as u16;
-    if !packet.read_plain(&plain, skb.len(), segment) {
-        return None;
-    }
-    mcr_common::shortcut(packet, &link.untagged, &Maps)
 }
 
 /// Decides about any frame.
@@ -169,7 +171,17 @@ fn all_the_way(ctx: &TcContext, link: &Link, found: &mut Found, from_host: bool)
     if read != READ {
         return found.refuse(read, false);
     }
-    look_up(packet, ifindex, &scope, Skb(ctx).len(), found)
+    let slot = look_up(packet, ifindex, &scope);
+    if slot >= MAX_SLOTS {
+        return found.refuse(slot - MAX_SLOTS, false);
+    }
+    if Maps.slot(slot).is_some_and(|slot| slot.circle != 0) {
+        found.marks = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
+        if found.marks == AROUND {
+            return found.refuse(Reason::AlreadyRelayed as u32, false);
+        }
+    }
+    choose(packet, slot, Skb(ctx).len(), found)
 }
 
 /// [`mcr_read`] has filled in the packet. No reason has this index, nor the next.
@@ -203,16 +215,41 @@ extern "C" fn mcr_read(ctx: *mut __sk_buff, from_host: u32) -> u32 {
     }
 }
 
-/// Looks a packet in a frame of so many bytes up: [`Observed::RELAY`] or [`Observed::REFUSE`].
+/// The slot of a packet, or [`MAX_SLOTS`] and the [`Reason::index`] of a refusal.
 #[inline(never)]
-fn look_up(packet: &Packet, ifindex: u32, scope: &Scope, length: usize, found: &mut Found) -> u32 {
-    let slot = mcr_common::look_up(packet, ifindex, scope, &Maps);
-    let hit = match slot {
-        Ok(slot) => mcr_common::decide(slot, packet, length, &Maps),
-        Err(reason) => Err(reason.into()),
-    };
-    match hit {
+fn look_up(packet: &Packet, ifindex: u32, scope: &Scope) -> u32 {
+    match mcr_common::look_up(packet, ifindex, scope, &Maps) {
+        Ok(slot) => slot,
+        Err(reason) => MAX_SLOTS + reason as u32,
+    }
+}
+
+/// Says what a slot comes to for a packet in a frame of so many bytes: [`Observed::RELAY`] or
+/// [`Observed::REFUSE`].
+#[inline(never)]
+fn choose(packet: &Packet, slot: u32, length: usize, found: &mut Found) -> u32 {
+    match mcr_common::decide(slot, packet, length, &Maps) {
         Ok(hit) => found.hit(hit),
         Err(refusal) => found.refuse(refusal.reason as u32, refusal.drop_local),
+    }
+}
+
+/// The frame came around. No [`Marks`] has this number.
+const AROUND: u32 = u8::MAX as u32 + 1;
+
+/// Which copies are to be marked of the packet that [`mcr_read`] has read, and that leads to this
+/// slot, as the number of [`Marks`]; or [`AROUND`].
+///
+/// A function with external linkage as [`mcr_read`], and for its reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn mcr_guard(ctx: *mut __sk_buff, ifindex: u32, slot: u32) -> u32 {
+    let ctx = TcContext::new(ctx);
+    let (Some(packet), Some(slot)) = (maps::packet(), Maps.slot(slot)) else {
+        return AROUND;
+    };
+    match mcr_common::guard::guard(&Skb(&ctx), packet, ifindex, &slot, &Maps) {
+        Ok(marks) => marks as u32,
+        Err(_) => AROUND,
     }
 }

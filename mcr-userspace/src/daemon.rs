@@ -6,7 +6,7 @@
 //! netlink ────────────┘              ├──► joins ◄──► queriers
 //!                                    └──► neighbours ─► netlink
 //! control socket ◄──► reload, snapshots
-//! clock ─► statistics
+//! clock ─► a look for storms, statistics
 //! SIGINT, SIGTERM ─► end
 //! ```
 
@@ -18,6 +18,7 @@ mod netns;
 mod printer;
 mod reload;
 mod select;
+mod storms;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
@@ -123,6 +124,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     controller.settle()?;
     controller.announce_ready();
 
+    let mut look = ticks(storms::LOOK);
     let mut statistics = settings.statistics.map(ticks);
     let printer = Printer::start()?;
     loop {
@@ -143,6 +145,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
                 neighbours.hasten();
             }
             () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
+            _ = look.tick() => controller.look_for_storms(),
             () = controller.joins_mut().due() => controller.joins_mut().advance(),
             () = tick(statistics.as_mut()) => printer.print(&controller.report()?),
         }

@@ -6,42 +6,53 @@
 //! All of it needs root.
 //!
 //! - [`Netns`]: a namespace; commands, sysctls and links in it
-//! - [`Topology`]: namespaces joined as the tests need them
+//! - [`Topology`], [`Circle`]: namespaces joined as the tests need them
 //! - [`UdpFrame`], [`Inject`], [`Capture`]: frames written, sent and received at layer 2
+//! - [`Labelled`]: frames with labels, and behind which egress their copies must arrive
+//! - [`Tap`]: a link whose wire is the test
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
-//! [`oracle`] and [`fixtures`] need no privileges: a naive model of the contract with the user, and
-//! frames with what must become of them.
+//! [`oracle`], [`fixtures`], [`pipeline`] and [`large`] need no privileges: a naive model of the
+//! contract with the user, frames with what must become of them, a datapath without a kernel, and a
+//! large rule file.
 
 mod capture;
+mod circle;
 mod datapath;
 pub mod fixtures;
 mod frame;
 mod inject;
 mod kernel;
+mod labelled;
+mod large;
 mod lines;
 mod links;
 mod mcr;
 mod netns;
 pub mod oracle;
+pub mod pipeline;
 mod process;
 mod reports;
 mod size;
 mod stats;
+mod tap;
 mod topology;
 mod traffic;
 mod udp;
 mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
+pub use circle::Circle;
 pub use datapath::Datapath;
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
 pub use kernel::Held;
+pub use labelled::Labelled;
+pub use large::large;
 pub use lines::Lines;
 pub use links::Link;
 pub use mcr::{Mcr, binary, rules};
@@ -50,6 +61,7 @@ pub use process::Process;
 pub use reports::{Delivery, Reported, Said};
 pub use size::Size;
 pub use stats::Stats;
+pub use tap::Tap;
 pub use topology::Topology;
 pub use traffic::{Receiver, Sender};
 pub use udp::{Member, udp_sender};

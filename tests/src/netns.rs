@@ -144,6 +144,16 @@ impl Netns {
         self.tool("nft", "-f -", Some(ruleset)).map(drop)
     }
 
+    /// Turns what a link does for its host on or off: checksums, segmentation, and the putting
+    /// together of segments.
+    pub fn offloads(&self, link: &str, on: bool) -> Result<()> {
+        let state = if on { "on" } else { "off" };
+        let words = format!(
+            "-K {link} tx {state} sg {state} gso {state} gro {state} tx-udp-segmentation {state}"
+        );
+        self.tool("ethtool", &words, None).map(drop)
+    }
+
     /// Writes a sysctl of the namespace; the key has slashes, as `net/ipv4/ip_forward`.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         self.run(|| {

@@ -8,7 +8,8 @@
 //! (contradiction, length, destination of IPv6), then what it carries; that an IPv4 packet goes
 //! to no group comes last, since it may be a broadcast.
 //!
-//! Time is left out: a `limit` is taken for one that is never reached.
+//! Time is left out: a `limit` is taken for one that is never reached, and no frame for one that
+//! came around.
 
 mod checksum;
 mod copies;

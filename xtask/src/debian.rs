@@ -31,6 +31,25 @@ pub(crate) const TOPOLOGY: [Package; 2] = [
     },
 ];
 
+/// What end-to-end tests are made with beside topologies.
+pub(crate) const END_TO_END: [Package; 3] = [
+    Package {
+        name: "ethtool",
+        program: Some("ethtool"),
+        why: "turns offloads of links on and off",
+    },
+    Package {
+        name: "avahi-daemon",
+        program: Some("avahi-daemon"),
+        why: "the mDNS responder of two hosts that find each other",
+    },
+    Package {
+        name: "avahi-utils",
+        program: Some("avahi-browse"),
+        why: "asks it what it has found",
+    },
+];
+
 /// Installs those of `packages` that are missing, after saying which and why.
 pub(crate) fn install(packages: &[Package]) -> Result<()> {
     let mut missing = Vec::new();

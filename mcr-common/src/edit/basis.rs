@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use super::checksum::updated_checksum;
 use crate::{
     frame::{Addresses, Frame, Packet},
+    guard::Marks,
     reason::Reason,
     table::{Egress, HopEdit},
 };
@@ -21,6 +22,8 @@ pub struct Basis {
     network: u8,
     hop_limit: u8,
     family: Family,
+    /// Whether `source_mac` is the address of marked copies, and which they are.
+    marks: Marks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,21 @@ impl Basis {
             network: packet.network as u8,
             hop_limit: packet.hop_limit,
             family,
+            marks: Marks::None,
+        }
+    }
+
+    /// The same with some copies from the address `mark`.
+    #[must_use]
+    #[inline(always)]
+    pub fn marked(self, marks: Marks, mark: [u8; 6]) -> Self {
+        if marks == Marks::None {
+            return self;
+        }
+        Self {
+            source_mac: mark,
+            marks,
+            ..self
         }
     }
 
@@ -155,7 +173,10 @@ impl Basis {
     /// whatever the frame came with.
     #[inline(always)]
     fn macs(&self, egress: &Egress) -> [u8; 12] {
-        let [a, b, c, d, e, f] = egress.source_mac().unwrap_or(self.source_mac);
+        let [a, b, c, d, e, f] = match egress.source_mac() {
+            Some(mac) if self.marks != Marks::All || egress.is_strict() => mac,
+            _ => self.source_mac,
+        };
         let mut destination = self.destination_mac;
         if let Some((value, mask)) = egress.destination_mac() {
             let mut index = 0;
@@ -185,54 +206,6 @@ impl Basis {
                 bytes: [hop_limit],
             }),
             Family::Other => None,
-        }
-    }
-
-    /// The basis as three words, the form in which it passes through the registers of a call
-    /// between kernel functions that the verifier looks at one by one.
-    #[must_use]
-    #[inline(always)]
-    pub fn to_words(self) -> [u64; 3] {
-        let [a, b, c, d, e, f] = self.source_mac;
-        let [u, v, w, x, y, z] = self.destination_mac;
-        let (tag, protocol, checksum) = match self.family {
-            Family::V4 { protocol, checksum } => (4, protocol, checksum),
-            Family::V6 => (6, 0, 0),
-            Family::Other => (0, 0, 0),
-        };
-        let [high, low] = checksum.to_be_bytes();
-        [
-            u64::from_be_bytes([self.network, self.hop_limit, a, b, c, d, e, f]),
-            u64::from(self.ip_length) << 32 | u64::from(u32::from_be_bytes([w, x, y, z])),
-            u64::from_be_bytes([0, 0, u, v, tag, protocol, high, low]),
-        ]
-    }
-
-    /// The basis from the words of [`Self::to_words`].
-    #[must_use]
-    #[inline(always)]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the words are taken apart as they were put together"
-    )]
-    pub fn from_words(words: [u64; 3]) -> Self {
-        let [network, hop_limit, a, b, c, d, e, f] = words[0].to_be_bytes();
-        let [_, _, u, v, tag, protocol, high, low] = words[2].to_be_bytes();
-        let [w, x, y, z] = (words[1] as u32).to_be_bytes();
-        Self {
-            destination_mac: [u, v, w, x, y, z],
-            source_mac: [a, b, c, d, e, f],
-            ip_length: (words[1] >> 32) as u32,
-            network,
-            hop_limit,
-            family: match tag {
-                4 => Family::V4 {
-                    protocol,
-                    checksum: u16::from_be_bytes([high, low]),
-                },
-                6 => Family::V6,
-                _ => Family::Other,
-            },
         }
     }
 }

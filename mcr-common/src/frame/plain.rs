@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use super::{Addresses, ETHERNET_HEADER, ETHERTYPE_IPV4, Packet, Transport, udp};
+use super::{Addresses, ETHERNET_HEADER, ETHERTYPE_IPV4, Frame, Packet, Transport, udp};
 use crate::table::{RELAY_MAC_PREFIX, Selector};
 
 /// The beginning of a frame, as it is if an IPv4 header without options and a UDP header follow the
@@ -63,11 +63,18 @@ const IPV4_HEADER: usize = 20;
 const FRAGMENT: u16 = 0x3fff;
 
 impl Packet {
-    /// Fills in a frame of this length if it is a whole UDP datagram of IPv4 to a group, without
-    /// tags and options; the frame has no tag beside it, and has arrived on a link. `false`: it is
-    /// something else, and [`super::parse_into`] says what. It would fill in the same.
+    /// Fills in a frame that has arrived if it is a whole UDP datagram of IPv4 to a group, without
+    /// tags and options. `false`: it is something else, and [`super::parse_into`] says what. It would
+    /// fill in the same.
     #[inline(always)]
-    pub fn read_plain(&mut self, plain: &Plain, length: usize, segment: u16) -> bool {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a segment is shorter than a packet"
+    )]
+    pub fn read_plain<F: Frame>(&mut self, frame: &F) -> bool {
+        let Some(plain) = frame.plain() else {
+            return false;
+        };
         const UDP: u16 = Selector::UDP as u16;
         let [d0, d1, d2, s0, s1, s2] = plain.macs;
         let [r0, r1, r2, r3] = RELAY_MAC_PREFIX;
@@ -78,7 +85,7 @@ impl Packet {
             || of_a_relay
             || plain.version >> 8 != 0x45
             || total < IPV4_HEADER + udp::HEADER
-            || ETHERNET_HEADER + total > length
+            || ETHERNET_HEADER + total > frame.len()
             || plain.fragment & FRAGMENT != 0
             || plain.hop & 0xff != UDP
         {
@@ -93,7 +100,7 @@ impl Packet {
         self.to_group = true;
         self.from_host = false;
         self.hop_limit = plain.hop.to_be_bytes()[0];
-        self.segment = segment;
+        self.segment = frame.segment_size().unwrap_or(0) as u16;
         self.network = ETHERNET_HEADER;
         self.payload = Plain::LENGTH;
         self.addresses = Addresses::V4 {

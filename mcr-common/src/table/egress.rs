@@ -69,6 +69,8 @@ const UNICAST: u16 = 1 << 10;
 /// The MAC address of the station is known.
 const RESOLVED: u16 = 1 << 11;
 const DOWN: u16 = 1 << 12;
+/// The link sends from its own address only.
+const STRICT: u16 = 1 << 13;
 
 /// Edits of what the checksum of UDP covers.
 const DATAGRAM: u16 = GROUP | PORT | SOURCE | UNICAST;
@@ -105,6 +107,16 @@ impl Egress {
             self.without(DOWN)
         } else {
             self.with(DOWN)
+        }
+    }
+
+    /// The same, but for a link that sends from no address but its own, as Wi-Fi cards do.
+    #[must_use]
+    pub const fn strict(self, strict: bool) -> Self {
+        if strict {
+            self.with(STRICT)
+        } else {
+            self.without(STRICT)
         }
     }
 
@@ -211,6 +223,13 @@ impl Egress {
     #[inline(always)]
     pub const fn is_up(&self) -> bool {
         !self.has(DOWN)
+    }
+
+    /// Whether the link sends from its own address only.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_strict(&self) -> bool {
+        self.has(STRICT)
     }
 
     /// Whether copies can be addressed: to a group, or to a station whose MAC address is known.

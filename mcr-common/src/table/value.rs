@@ -52,9 +52,18 @@ pub struct Slot {
     pub within: u32,
     /// Id of the slot of frames that are over the limit.
     pub over: u32,
+    /// The links between which copies that have no mark could go in circles: those who come by
+    /// slots of the same circle came around. 0: all copies have a mark, or there are none.
+    pub circle: u32,
+    /// The source address of marked copies.
+    pub mark: [u8; 6],
+    /// Zero.
+    pub unused: [u8; 2],
+    /// The addresses that copies have, but for `mark`: the sum of [`crate::guard::bit`] of each.
+    pub own: u64,
 }
 
-const _: () = assert!(size_of::<Slot>() == 20);
+const _: () = assert!(size_of::<Slot>() == 40);
 
 /// An egress list: ids of [`super::Egress`] entries. Written once, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

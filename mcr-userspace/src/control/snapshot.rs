@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub joins: BTreeMap<Join, Option<String>>,
     /// The protocol by which groups are joined, by link and whether they are of IPv4.
     pub versions: BTreeMap<(u32, bool), &'static str>,
+    /// What is wrong on links where many frames come back that were relayed already, as a sentence.
+    pub storms: BTreeMap<u32, String>,
     /// What was counted, or why that can't be read.
     pub report: Result<Report, String>,
 }
@@ -192,6 +194,7 @@ impl Snapshot {
             mac: Some(mac(link.mac)),
             mtu: Some(link.mtu),
             relays: used.relays(),
+            warnings: self.storms.get(&index).cloned().into_iter().collect(),
             attached: attached.then(|| self.datapath.to_owned()),
             ingress: used.ingress(&link.name, report),
             egress: used.egress(&link.name, report),
@@ -247,6 +250,7 @@ fn missing_link(name: String, used: &Use<'_>, report: &Report) -> LinkView {
         mac: None,
         mtu: None,
         relays: used.relays(),
+        warnings: Vec::new(),
         attached: None,
         ingress: used.ingress(&name, report),
         egress: used.egress(&name, report),

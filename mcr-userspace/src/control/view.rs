@@ -126,6 +126,8 @@ pub struct LinkView {
     pub mtu: Option<u32>,
     /// Names of the relays that name it.
     pub relays: Vec<String>,
+    /// What may not be meant, each a sentence.
+    pub warnings: Vec<String>,
     /// Who takes in its frames, as [`Show::datapath`]; none: nobody.
     pub attached: Option<String>,
     /// What has happened to frames that arrived; none if no relay takes in its frames.

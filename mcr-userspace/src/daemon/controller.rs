@@ -1,13 +1,18 @@
 //! From the world to the datapath: plan, compare, apply, join, and say what came of it.
 
 mod snapshot;
+mod weather;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Instant,
 };
 
-use super::ledger::{Ledger, Report};
+use super::{
+    ledger::{Ledger, Report},
+    storms::Storms,
+};
 use crate::{
     config::model::Relay,
     datapath::{ApplyError, Datapath, StepError},
@@ -52,6 +57,9 @@ pub struct Controller {
     wanted: BTreeSet<Join>,
     /// Joins that failed and why, so that each failure is reported once.
     failed: BTreeMap<Join, String>,
+    storms: Storms,
+    /// When it was last looked for storms.
+    looked: Instant,
 }
 
 impl Controller {
@@ -68,6 +76,8 @@ impl Controller {
             neighbours: BTreeSet::new(),
             wanted: BTreeSet::new(),
             failed: BTreeMap::new(),
+            storms: Storms::default(),
+            looked: Instant::now(),
         }
     }
 

@@ -15,6 +15,7 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TcAttachType},
     util::KernelVersion,
 };
+use mcr_common::table::LinkStats;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 pub use self::{hook::Hook, object::BYTES as OBJECT};
@@ -197,11 +198,10 @@ impl Datapath for Ebpf {
     }
 
     fn counters(&self, table: &Table) -> Result<Counters, StepError> {
-        let mut counters = Counters::default();
-        for (ifindex, link) in &table.links {
-            let stats = self.maps.link_stats.sum(link.stats)?;
-            counters.links.insert(*ifindex, stats);
-        }
+        let mut counters = Counters {
+            links: self.link_counters(table)?,
+            ..Counters::default()
+        };
         for id in table.slots.keys() {
             counters.slots.insert(*id, self.maps.slot_stats.sum(*id)?);
         }
@@ -213,6 +213,13 @@ impl Datapath for Ebpf {
             counters.over.insert(*id, self.maps.bucket(*id)?.over);
         }
         Ok(counters)
+    }
+
+    fn link_counters(&self, table: &Table) -> Result<BTreeMap<u32, LinkStats>, StepError> {
+        let links = table.links.iter();
+        links
+            .map(|(ifindex, link)| Ok((*ifindex, self.maps.link_stats.sum(link.stats)?)))
+            .collect()
     }
 }
 

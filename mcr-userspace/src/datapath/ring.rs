@@ -19,7 +19,8 @@ mod closer;
 mod copy;
 mod exit;
 mod filter;
-mod fragments;
+#[doc(hidden)]
+pub mod fragments;
 mod frames;
 mod losses;
 mod relay;
@@ -136,7 +137,7 @@ impl Ring {
         if change.new.is_none() {
             self.retired.slots.remove(&change.key);
         }
-        self.shared().slots.put(change.key, change.new);
+        self.shared().slot(change);
         Ok(())
     }
 

@@ -49,9 +49,20 @@ impl Addresses {
             return;
         };
         link.addresses = of_link.keys().copied().collect();
-        link.broadcasts = of_link.values().flatten().copied().collect();
+        let broadcasts = of_link.iter();
+        let broadcasts = broadcasts.flat_map(|(net, given)| given.iter().copied().chain(last(net)));
+        link.broadcasts = broadcasts.collect();
         link.broadcasts.sort_unstable();
         link.broadcasts.dedup();
+    }
+}
+
+/// The last address of a network, which the kernel takes for its broadcast address whatever else it
+/// was given (`fib_add_ifaddr` of `net/ipv4/fib_frontend.c`). A network of two has none (RFC 3021).
+fn last(net: &IpNet) -> Option<Ipv4Addr> {
+    match net {
+        IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
+        _ => None,
     }
 }
 
@@ -151,5 +162,30 @@ mod tests {
         addresses.remove(7, address(2));
         addresses.complete(7, &mut link);
         assert_eq!((link.addresses, link.broadcasts), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn a_network_has_a_broadcast_address_without_being_given_one() {
+        for (length, given, expected) in [
+            (24, None, vec![[10, 0, 0, 255]]),
+            (
+                22,
+                Some([10, 0, 0, 99]),
+                vec![[10, 0, 0, 99], [10, 0, 3, 255]],
+            ),
+            (31, None, Vec::new()),
+            (32, None, Vec::new()),
+        ] {
+            let address = Address {
+                net: net(IpAddr::from([10, 0, 0, 1]), length).unwrap(),
+                broadcast: given.map(Ipv4Addr::from),
+            };
+            let mut addresses = Addresses::default();
+            addresses.add(7, address);
+            let mut link = link();
+            addresses.complete(7, &mut link);
+            let expected: Vec<_> = expected.into_iter().map(Ipv4Addr::from).collect();
+            assert_eq!(link.broadcasts, expected, "/{length}");
+        }
     }
 }

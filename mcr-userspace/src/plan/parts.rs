@@ -3,13 +3,18 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use ipnet::IpNet;
-use mcr_common::table::{
-    EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
-    MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Slot, Target,
+use mcr_common::{
+    guard,
+    table::{
+        EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
+        MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Slot,
+        Target,
+    },
 };
 
 use super::{
     PlanError,
+    circles::Circles,
     intern::{Full, Interner},
     table::{FrameRoute, Groups, Owner, Place, Sources, Table},
     wish::{Wish, listed},
@@ -30,6 +35,7 @@ pub(super) struct Parts<'a> {
     previous: &'a Table,
     /// Owners whose slot must not be the one that was theirs before.
     renewed: &'a BTreeSet<Owner>,
+    circles: &'a Circles,
     table: Table,
     /// How many groups and sources there are of IPv4 and of IPv6.
     routes: [usize; 2],
@@ -44,7 +50,12 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// An empty table, with the ids of `previous`, the one in force.
-    pub(super) fn new(world: &'a World, previous: &'a Table, renewed: &'a BTreeSet<Owner>) -> Self {
+    pub(super) fn new(
+        world: &'a World,
+        previous: &'a Table,
+        circles: &'a Circles,
+        renewed: &'a BTreeSet<Owner>,
+    ) -> Self {
         let links = previous.links.iter();
         let scopes = previous.places.iter();
         let scopes = scopes.map(|(id, place)| (NodeOf::Scope(*place), *id));
@@ -59,6 +70,7 @@ impl<'a> Parts<'a> {
             world,
             previous,
             renewed,
+            circles,
             table: Table::default(),
             routes: [0; 2],
             link_stats: Interner::new(
@@ -263,6 +275,9 @@ impl<'a> Parts<'a> {
         let drop_local = wishes.iter().chain(over).any(|wish| wish.drop_local());
         let mut slot = Slot {
             drop_local: drop_local.into(),
+            circle: self.circles.of(ingress, wishes),
+            mark: self.world.relay_mac,
+            own: own(wishes, self.world.relay_mac),
             ..Slot::default()
         };
         if let Some((first, rest)) = undecided.split_first() {
@@ -328,6 +343,14 @@ fn names(wishes: &[&Wish<'_>]) -> Vec<String> {
     let mut names: Vec<_> = wishes.iter().map(|w| w.relay.name.clone()).collect();
     names.sort();
     names
+}
+
+/// The addresses that copies get, but for `mark`.
+fn own(wishes: &[&Wish<'_>], mark: [u8; 6]) -> u64 {
+    let egresses = wishes.iter().flat_map(|wish| wish.egress.iter());
+    let addresses = egresses.filter_map(Egress::source_mac);
+    let others = addresses.filter(|address| *address != mark);
+    others.fold(0, |all, address| all | guard::bit(address))
 }
 
 fn full(what: &'static str, limit: u32, names: impl Fn() -> String) -> PlanError {

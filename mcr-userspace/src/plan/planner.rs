@@ -8,6 +8,7 @@ use std::{
 use mcr_common::table::MAX_EGRESSES;
 
 use super::{
+    circles::Circles,
     join::{Join, join},
     parts::Parts,
     redefine::redefined,
@@ -134,9 +135,10 @@ pub fn plan(world: &World, previous: &Table) -> Result<Plan, PlanError> {
         }
         plan.relays.push(state);
     }
+    let circles = Circles::new(&wishes, world.relay_mac);
     let mut renewed = BTreeSet::new();
     plan.table = loop {
-        let table = build(world, previous, &wishes, &renewed)?;
+        let table = build(world, previous, &wishes, &circles, &renewed)?;
         let more = redefined(previous, &table);
         if more.is_empty() {
             break table;
@@ -151,9 +153,10 @@ fn build(
     world: &World,
     previous: &Table,
     wishes: &Wishes<'_>,
+    circles: &Circles,
     renewed: &BTreeSet<Owner>,
 ) -> Result<Table, PlanError> {
-    let mut parts = Parts::new(world, previous, renewed);
+    let mut parts = Parts::new(world, previous, circles, renewed);
     for (ingress, wishes) in wishes {
         let names = |here: &[usize]| listed(here.iter().map(|i| wishes[*i].relay.name.as_str()));
         let everyone: Vec<usize> = (0..wishes.len()).collect();

@@ -135,6 +135,7 @@ fn egress(world: &World, edits: &Edits, index: u32, link: &LinkState) -> Egress 
         Ttl::Set(value) => HopEdit::Set(value),
     };
     let mut egress = Egress::new(index, link.mtu, source_mac, hop).up(link.up);
+    egress = egress.strict(link.kind == LinkKind::Wireless);
     egress = egress.vlan(match edits.vlan {
         None => table::VlanEdit::Keep,
         Some(VlanEdit::Untagged) => table::VlanEdit::Pop,

@@ -63,8 +63,8 @@ pub struct LinkState {
     pub parent: Option<u32>,
     /// Its IP addresses of both families, each with the prefix of its network, sorted.
     pub addresses: Vec<IpNet>,
-    /// The directed broadcast addresses of its IPv4 networks (`IFA_BROADCAST` of rtnetlink(7)),
-    /// sorted.
+    /// The directed broadcast addresses of its IPv4 networks, sorted: those that were given
+    /// (`IFA_BROADCAST` of rtnetlink(7)), and the last address of each network.
     pub broadcasts: Vec<Ipv4Addr>,
 }
 

@@ -21,12 +21,16 @@ impl InForce<'_> {
         })
     }
 
-    /// Whether the relay takes this frame, which is no IP packet. What stands in the place of
+    /// Whether the relay takes this frame, which is no IP packet. ARP is never taken, nor are third
+    /// tags. What stands in the place of
     /// the type and is less than 0x600 is a length (IEEE 802.3 clause 3.2.6).
     pub(super) fn takes_frame(&self, layer2: &Layer2) -> bool {
         let Match::Frames(frames) = &self.relay.matches else {
             return false;
         };
+        if [0x0806, 0x8100, 0x88a8].contains(&layer2.ethertype) {
+            return false;
+        }
         let mac = frames
             .macs
             .iter()

@@ -84,6 +84,8 @@ fn link_table(links: &[LinkView]) -> Table {
     let mut table = Table::new(&head, "no links");
     for link in links {
         let mut why: Vec<String> = link.reason.iter().cloned().collect();
+        let warnings = link.warnings.iter();
+        why.extend(warnings.map(|warning| format!("warning: {warning}")));
         if let Some(ingress) = &link.ingress {
             why.extend(counted("not relayed", &ingress.reasons));
         }

@@ -36,6 +36,7 @@ fn snapshot(groups: u32) -> Snapshot {
             .map(|number| (join(number), None))
             .collect::<BTreeMap<_, _>>(),
         versions: BTreeMap::new(),
+        storms: BTreeMap::new(),
         report: Ok(Report::default()),
     }
 }

@@ -57,6 +57,7 @@ fn snapshot(relays: &str, refused: &[(u32, &str)]) -> Snapshot {
         datapath: "fake",
         joins: plan.joins.into_iter().map(|join| (join, None)).collect(),
         versions: [((1, true), "IGMPv3")].into(),
+        storms: [(1, "a storm".to_owned())].into(),
         report: Ok(Report::default()),
     }
 }
@@ -96,6 +97,8 @@ fn a_link_that_refuses_is_shown_with_why_and_one_that_is_down_with_what_to_do() 
             .contains("ip link set b up")
     );
     assert_eq!(links[0].mac.as_deref(), Some("02:00:00:00:00:ab"));
+    assert_eq!(links[0].warnings, ["a storm"]);
+    assert!(links[1].warnings.is_empty());
     // One that is named as both is one.
     assert!(links[0].ingress.is_some() && links[0].egress.is_some());
     assert_eq!(links[0].relays, ["r"]);

@@ -1,6 +1,6 @@
 //! What the controller tells of itself.
 
-use super::Controller;
+use super::{Controller, weather::sentence};
 use crate::{
     control::{RelaySnapshot, Snapshot},
     membership::wire::Family,
@@ -45,6 +45,12 @@ impl Controller {
             datapath: self.datapath.name(),
             joins: joins.collect(),
             versions: versions.collect(),
+            storms: self
+                .storms
+                .now()
+                .into_iter()
+                .map(|(ifindex, rate)| (ifindex, sentence(rate)))
+                .collect(),
             report: self.report().map_err(|error| error.to_string()),
         }
     }

@@ -159,7 +159,7 @@ impl Mine {
         }
         stats.frames += 1;
         stats.bytes += frame.bytes.len() as u64;
-        let basis = Basis::new(&slice, &packet);
+        let basis = Basis::new(&slice, &packet).marked(hit.marks, slot.value.mark);
         for id in set.value.iter() {
             let Some(egress) = shared.egresses.get(*id) else {
                 continue;
@@ -230,6 +230,10 @@ mod tests {
         bucket: 0,
         within: 0,
         over: 0,
+        circle: 0,
+        mark: [0; 6],
+        unused: [0; 2],
+        own: 0,
     };
 
     /// A relay of one group to two egresses, one of which decrements the TTL.

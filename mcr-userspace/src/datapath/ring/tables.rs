@@ -7,7 +7,7 @@ use std::{
     cell::RefCell,
     hash::Hash,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -17,6 +17,7 @@ use foldhash::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mcr_common::{
     Tables,
+    guard::{MAX_SEEN, Marks, Origin, Seen, Sighting, place},
     table::{
         Egress, FragmentKey, FrameKey, Key4, Key6, Limit, Link, Node, Ports, Scope, Selector, Slot,
         Take, Target, VlanKey, take,
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     buckets: Vec<Bucket>,
     pub(super) sets: Entries<Arc<[u32]>>,
     pub(super) egresses: Entries<(Egress, Arc<Port>)>,
+    /// Frames that were relayed a moment ago, if some slot has a circle.
+    seen: Vec<Mutex<Seen>>,
 }
 
 /// The state of a token bucket: [`mcr_common::table::Bucket`].
@@ -149,6 +152,14 @@ impl Shared {
     /// Changes a place where protocol and port decide.
     pub(super) fn ports(&mut self, change: &Change<u32, Ports>) {
         self.ports.put(change.key, change.new);
+    }
+
+    /// Changes a slot.
+    pub(super) fn slot(&mut self, change: &Change<u32, Slot>) {
+        if self.seen.is_empty() && change.new.is_some_and(|slot| slot.circle != 0) {
+            self.seen.resize_with(MAX_SEEN as usize, Mutex::default);
+        }
+        self.slots.put(change.key, change.new);
     }
 
     /// Changes a limit. A bucket that is added is full.
@@ -278,6 +289,16 @@ impl Tables for View<'_> {
 
     fn fragment(&self, key: &FragmentKey) -> Option<Selector> {
         self.fragments.borrow_mut().get(key, Instant::now())
+    }
+
+    fn sight(&self, print: u64, origin: Origin) -> Sighting {
+        let Some(seen) = self.shared.seen.get(place(print) as usize) else {
+            return Sighting::Fine(Marks::None);
+        };
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sighting, after) = seen.sight(print, origin, now());
+        *seen = after;
+        sighting
     }
 }
 

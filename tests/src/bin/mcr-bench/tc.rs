@@ -41,18 +41,21 @@ pub(crate) enum Variant {
     Bare,
     /// The TC program; the host still sees the frames.
     Tc,
-    /// The same with the group joined, so that a socket that hears queries looks at each frame.
+    /// The same with copies that could come around unmarked, and are looked out for.
+    TcGuarded,
+    /// The same as [`Self::Tc`], with the group joined, so that a socket that hears queries looks at each frame.
     TcJoined,
     /// The TC program; the host does not see them.
     TcDrop,
 }
 
 impl Variant {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Nothing,
         Self::Mirred,
         Self::Bare,
         Self::Tc,
+        Self::TcGuarded,
         Self::TcJoined,
         Self::TcDrop,
     ];
@@ -63,6 +66,7 @@ impl Variant {
             Self::Mirred => "tc mirred",
             Self::Bare => "bare program",
             Self::Tc => "mcr tc",
+            Self::TcGuarded => "mcr tc, egress MAC",
             Self::TcJoined => "mcr tc, group joined",
             Self::TcDrop => "mcr tc, local: drop",
         }
@@ -170,12 +174,12 @@ fn start(topology: &Topology, variant: Variant, routes: usize) -> Result<Running
         )?;
         Ok(Running::Filter)
     };
-    let mcr = |local: &str, join: &str| {
+    let mcr = |local: &str, join: &str, source_mac: &str| {
         let ingress = &topology.ingress;
         let to = topology.egresses.join(", ");
         let relay = |name: &str, groups: &str, join: &str| {
             format!(
-                "{{name: {name}, from: {ingress}, to: [{to}], groups: [{groups}], local: {local}, join: {join}}}"
+                "{{name: {name}, from: {ingress}, to: [{to}], groups: [{groups}], local: {local}, join: {join}, source_mac: {source_mac}}}"
             )
         };
         let others: Vec<_> = (1..routes)
@@ -206,9 +210,10 @@ fn start(topology: &Topology, variant: Variant, routes: usize) -> Result<Running
         Variant::Nothing => Ok(Running::Nothing),
         Variant::Mirred => mirred(),
         Variant::Bare => bare(),
-        Variant::Tc => mcr("keep", "false"),
-        Variant::TcJoined => mcr("keep", "true"),
-        Variant::TcDrop => mcr("drop", "false"),
+        Variant::Tc => mcr("keep", "false", "relay"),
+        Variant::TcGuarded => mcr("keep", "false", "egress"),
+        Variant::TcJoined => mcr("keep", "true", "relay"),
+        Variant::TcDrop => mcr("drop", "false", "relay"),
     }
 }
 
