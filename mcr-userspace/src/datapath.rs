@@ -26,7 +26,7 @@ pub trait Datapath {
     /// [`StepError`]; then nothing has changed.
     fn step(&mut self, op: &Op) -> Result<(), StepError>;
 
-    /// The counters of everything in `table`, which is in force or a part of what is.
+    /// The counters of everything in `table`, which is in force or was before the last change.
     ///
     /// # Errors
     ///

@@ -173,10 +173,10 @@ impl Controller {
         let ops = diff(&self.table, table);
         self.ledger.note_names(&self.world);
         if !ops.is_empty() {
-            // What is about to go is counted one last time.
-            let going = self.table.counted_without(table);
-            let counters = going.map(|going| self.datapath.counters(&going));
+            let gone = self.table.counted_without(table);
             self.datapath.apply(&ops)?;
+            // What has gone has counted its last.
+            let counters = gone.map(|gone| self.datapath.counters(&gone));
             if let Some(Ok(counters)) = counters {
                 self.ledger.keep(&self.table, &counters);
             }

@@ -64,6 +64,8 @@ struct Bucket {
 /// Entries by id.
 pub(super) struct Entries<T> {
     entries: Vec<Option<Entry<T>>>,
+    /// The change that added the entry with each id, or the last one that had it.
+    added: Vec<u64>,
     /// The number of the latest change.
     changes: u64,
 }
@@ -72,6 +74,7 @@ impl<T> Default for Entries<T> {
     fn default() -> Self {
         Self {
             entries: Vec::new(),
+            added: Vec::new(),
             changes: 0,
         }
     }
@@ -99,13 +102,23 @@ impl<T> Entries<T> {
         let id = id as usize;
         if id >= self.entries.len() {
             self.entries.resize_with(id + 1, || None);
+            self.added.resize(id + 1, 0);
         }
-        let place = &mut self.entries[id];
-        *place = value.map(|value| Entry {
+        if self.entries[id].is_none() && value.is_some() {
+            self.added[id] = self.changes;
+        }
+        let added = self.added[id];
+        self.entries[id] = value.map(|value| Entry {
             value,
-            added: place.as_ref().map_or(self.changes, |entry| entry.added),
+            added,
             changed: self.changes,
         });
+    }
+
+    /// The change that added the entry with this id, or the last one that had it: what it has
+    /// counted is still asked for when it has gone.
+    pub(super) fn added(&self, id: u32) -> Option<u64> {
+        self.added.get(id as usize).copied()
     }
 }
 
