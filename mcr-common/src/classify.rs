@@ -155,7 +155,7 @@ pub fn shortcut<F: Frame, T: Tables>(
     packet: &mut Packet,
 ) -> Option<Hit> {
     let scope = &link.untagged;
-    if link.guarded != 0 || !scope.v4.any(Branches::EXACT) || !packet.read_plain(frame) {
+    if !scope.v4.any(Branches::EXACT) || !packet.read_plain(frame) {
         return None;
     }
     let Addresses::V4 { group, .. } = packet.addresses else {

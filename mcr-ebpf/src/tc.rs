@@ -86,7 +86,7 @@ pub(crate) struct Found {
     pub(crate) set: u32,
     /// 1: the host is not to see the frame.
     pub(crate) drop_local: u32,
-    /// Number of [`Marks`].
+    /// The number of [`Marks`].
     pub(crate) marks: u32,
 }
 

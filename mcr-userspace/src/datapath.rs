@@ -33,6 +33,10 @@ pub trait Datapath {
     /// If they can't be read.
     fn counters(&self, table: &Table) -> Result<Counters, StepError>;
 
+    /// Does ahead what takes long in some of these changes, and can be done for many at once; lets
+    /// go what was prepared before and not used. What goes wrong is told by their steps.
+    fn prepare(&mut self, _ops: &[Op]) {}
+
     /// Those of ingress links alone, which is less work where there is much else.
     ///
     /// # Errors
@@ -41,10 +45,6 @@ pub trait Datapath {
     fn link_counters(&self, table: &Table) -> Result<BTreeMap<u32, LinkStats>, StepError> {
         Ok(self.counters(table)?.links)
     }
-
-    /// Does ahead what takes long in some of these changes, and can be done for many at once; lets
-    /// go what was prepared before and not used. What goes wrong is told by their steps.
-    fn prepare(&mut self, _ops: &[Op]) {}
 
     /// Carries out all changes, or none: if one fails, those before it are undone.
     ///

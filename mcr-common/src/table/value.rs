@@ -20,13 +20,9 @@ pub struct Link {
     pub present: u8,
     /// Where untagged frames begin.
     pub untagged: Scope,
-    /// 1: this is a link, and not an unused entry of an array.
-    pub present: u8,
-    /// Zero.
-    pub padding: [u8; 3],
 }
 
-const _: () = assert!(size_of::<Link>() == 20);
+const _: () = assert!(size_of::<Link>() == 16);
 
 /// Until when relaying goes on without a sign of life from the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
