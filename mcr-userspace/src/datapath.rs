@@ -33,10 +33,6 @@ pub trait Datapath {
     /// If they can't be read.
     fn counters(&self, table: &Table) -> Result<Counters, StepError>;
 
-    /// Does ahead what takes long in some of these changes, and can be done for many at once; lets
-    /// go what was prepared before and not used. What goes wrong is told by their steps.
-    fn prepare(&mut self, _ops: &[Op]) {}
-
     /// Those of ingress links alone, which is less work where there is much else.
     ///
     /// # Errors
@@ -46,12 +42,16 @@ pub trait Datapath {
         Ok(self.counters(table)?.links)
     }
 
+    /// Does ahead what takes long in some of these changes, and can be done for many at once; lets
+    /// go what was prepared before and not used. What goes wrong is told by their steps.
+    fn prepare(&mut self, _ops: &[Op]) {}
+
     /// Carries out all changes, or none: if one fails, those before it are undone.
     ///
     /// # Errors
     ///
     /// [`ApplyError`] names the step that failed, and those that could not be undone.
-    fn apply(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+    fn apply(&mut self, ops: &[Op]) -> Result<(), Box<ApplyError>> {
         self.prepare(ops);
         let mut steps = ops.iter().enumerate();
         let failed = steps.find_map(|(done, op)| Some((done, op, self.step(op).err()?)));
@@ -63,11 +63,11 @@ pub trait Datapath {
         let stuck = back
             .filter_map(|op| self.step(&op).err().map(|error| (op, error)))
             .collect();
-        Err(ApplyError {
+        Err(Box::new(ApplyError {
             op: op.clone(),
             error,
             stuck,
-        })
+        }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use mcr::{
     config::{model::Limits, parse_bytes},
-    plan::{LinkKind, LinkMap, LinkState, PlanError, Table, World, diff, plan},
+    plan::{LinkKind, LinkState, PlanError, Table, World, diff, plan},
 };
 
 fn link(name: &str) -> LinkState {
@@ -32,7 +32,7 @@ fn world(first: u32, limits: &str, relays: &str) -> World {
     World {
         relays: rules.relays,
         limits: rules.limits,
-        links: LinkMap::from_iter((first..).zip(links)),
+        links: (first..).zip(links).collect(),
         ..World::default()
     }
 }

@@ -16,8 +16,9 @@
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
-//! [`oracle`], [`fixtures`] and [`large`] need no privileges: a naive model of the contract with the user,
-//! frames with what must become of them, and a large rule file.
+//! [`oracle`], [`fixtures`], [`pipeline`] and [`large`] need no privileges: a naive model of the
+//! contract with the user, frames with what must become of them, a datapath without a kernel, and a
+//! large rule file.
 
 mod capture;
 mod circle;
@@ -33,6 +34,7 @@ mod links;
 mod mcr;
 mod netns;
 pub mod oracle;
+pub mod pipeline;
 mod process;
 mod reports;
 mod size;

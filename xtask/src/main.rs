@@ -3,6 +3,7 @@
 mod bench;
 mod debian;
 mod ebpf;
+mod fuzz;
 mod image;
 mod run;
 mod shell;
@@ -30,6 +31,7 @@ enum Verb {
     Run(run::Run),
     Test(test::Test),
     Soak(soak::Soak),
+    Fuzz(fuzz::Fuzz),
     Bench(bench::Bench),
     BuildEbpf(ebpf::BuildEbpf),
     Image(image::Image),
@@ -52,6 +54,7 @@ fn execute(command: Verb) -> Result<()> {
         Verb::Run(arguments) => run::command(&workspace, &arguments),
         Verb::Test(arguments) => test::command(&workspace, &arguments),
         Verb::Soak(arguments) => soak::command(&workspace, &arguments),
+        Verb::Fuzz(arguments) => fuzz::command(&workspace, &arguments),
         Verb::Bench(arguments) => bench::command(&workspace, &arguments),
         Verb::Image(arguments) => image::command(&workspace, &arguments),
         Verb::BuildEbpf(arguments) => ebpf::command(&workspace, &arguments),

@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: what takes too long for every change.
 //!
-//! Property tests run over and over with many cases, each round with a new seed; then the
-//! end-to-end tests marked `#[ignore = "soak: …"]` run as root, told by `MCR_SOAK_SECONDS` how long
+//! Property tests run over and over with many cases, each round with a new seed; then each fuzz
+//! target, from where it ended the last time; then the end-to-end tests marked `#[ignore = "soak: …"]` run as root, told by `MCR_SOAK_SECONDS` how long
 //! each of them should go on.
 
 use std::ffi::OsString;
@@ -13,6 +13,7 @@ use clap::Args;
 
 use crate::debian;
 use crate::ebpf::{self, Install};
+use crate::fuzz::{self, Extent};
 use crate::shell::{self, say};
 use crate::test;
 use crate::workspace::Workspace;
@@ -23,13 +24,13 @@ const CASES: &str = "25600";
 /// Tells soak tests how long to go on, in seconds.
 const SECONDS_VARIABLE: &str = "MCR_SOAK_SECONDS";
 
-/// Runs the long tier: property tests with many cases, and endurance tests
+/// Runs the long tier: property tests with many cases, fuzz targets, and endurance tests
 #[derive(Args)]
 pub(crate) struct Soak {
-    /// How long property tests go on, and each endurance test: a number and s, m or h
+    /// How long property tests go on, and each fuzz target and endurance test: a number and s, m or h
     #[arg(long = "for", default_value = "10m", value_parser = duration, value_name = "DURATION")]
     length: Duration,
-    /// Only tests whose name contains this
+    /// Only tests whose name contains this, and no fuzzing
     filter: Option<String>,
 }
 
@@ -39,6 +40,9 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Soak) -> Result<()> {
     let object = ebpf::build_or_kept(workspace, Install::Allowed)?;
     let filter: Vec<OsString> = arguments.filter.iter().map(OsString::from).collect();
     properties(workspace, &object, arguments.length, &filter)?;
+    if filter.is_empty() {
+        fuzz::all(workspace, Extent::For(arguments.length))?;
+    }
 
     let mut libtest = filter;
     // One after another: each shall have the machine for itself.
@@ -77,7 +81,7 @@ fn properties(
 }
 
 /// A length of time: a whole number followed by s, m or h.
-fn duration(text: &str) -> Result<Duration> {
+pub(crate) fn duration(text: &str) -> Result<Duration> {
     let wrong =
         || format!("{text:?} is no length of time; write a number and s, m or h, as in 10m");
     let unit = match text.as_bytes().last() {

@@ -12,6 +12,7 @@ use clap::Args;
 
 use crate::debian;
 use crate::ebpf::{self, Install};
+use crate::fuzz::{self, Extent};
 use crate::shell::{self, say};
 use crate::workspace::{self, Workspace};
 
@@ -27,6 +28,9 @@ pub(crate) const UNPRIVILEGED: [&str; 3] = [
 
 /// The test of `mcr-tests` that needs no privileges either.
 const MODEL: &str = "model";
+
+/// The crate of the fuzz targets.
+const FUZZ: &str = "--package=mcr-fuzz";
 
 /// What goes from the user's environment to test binaries behind sudo.
 const PASSED_ON: [&str; 4] = ["RUST_BACKTRACE", "RUST_LOG", "PROPTEST_CASES", "TMPDIR"];
@@ -64,6 +68,9 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Test) -> Result<()> {
     let mut results = vec![ebpf::check_kept(workspace, &object)];
     if !arguments.e2e {
         results.push(unit(workspace, &object.path, &libtest));
+        if libtest.is_empty() {
+            results.push(fuzz::all(workspace, Extent::Short).context("fuzzing failed"));
+        }
     }
     if !arguments.unit {
         results.push(end_to_end(workspace, &object.path, &libtest, &[]));
@@ -96,7 +103,14 @@ fn unit(workspace: &Workspace, object: &Path, libtest: &[OsString]) -> Result<()
         .arg("--")
         .args(libtest);
     let model = shell::run(&mut cargo).context("the tests against the model failed");
-    unit.and(model)
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["test", FUZZ])
+        .env(ebpf::OBJECT_VARIABLE, object)
+        .arg("--")
+        .args(libtest);
+    let inputs = shell::run(&mut cargo).context("inputs kept for fuzzing failed");
+    unit.and(model).and(inputs)
 }
 
 /// Builds the end-to-end tests as the user and runs them as root with `environment`. All of them

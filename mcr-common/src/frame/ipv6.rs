@@ -106,6 +106,9 @@ fn step<F: Frame>(frame: &F, walk: &mut Walk, end: usize) -> Result<Step, Reason
                 (usize::from(length) + 1) * 8
             };
             walk.next = next;
+            if walk.offset > end {
+                return Err(Reason::BadHeader);
+            }
             Ok(Step::Extension)
         }
         FRAGMENT => {

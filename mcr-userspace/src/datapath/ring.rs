@@ -19,7 +19,8 @@ mod closer;
 mod copy;
 mod exit;
 mod filter;
-mod fragments;
+#[doc(hidden)]
+pub mod fragments;
 mod frames;
 mod losses;
 mod relay;

@@ -59,12 +59,19 @@ impl<'a, 'p> Tree<'a, 'p> {
         });
         let nested = nested(groups);
         let mut groups = Vec::with_capacity(nested.len());
+        let mut before: Option<(bool, Matching, Target)> = None;
         for (prefix, matching) in nested {
             let v4 = prefix.addr().is_ipv4();
             let names = || names(wishes, matching.iter().map(|(index, _)| *index));
             self.parts.count_group(&prefix);
             self.parts.check_size(names)?;
-            let target = self.below_group(v4, matching)?;
+            let target = match &before {
+                Some((family, same, target)) if *family == v4 && Rc::ptr_eq(same, &matching) => {
+                    *target
+                }
+                _ => self.below_group(v4, Rc::clone(&matching))?,
+            };
+            before = Some((v4, matching, target));
             let branches = if v4 { &mut scope.v4 } else { &mut scope.v6 };
             *branches = branches.with(branch(&prefix));
             groups.push((prefix, target));
@@ -241,8 +248,8 @@ fn names(wishes: &[Wish<'_>], some: impl Iterator<Item = usize>) -> String {
 /// Each prefix, with everything that was given for it or for a prefix that contains it.
 fn nested(entries: impl Iterator<Item = (IpNet, (usize, bool))>) -> Vec<(IpNet, Matching)> {
     let mut entries: Vec<_> = entries.collect();
-    // In this order a prefix comes right before those it contains.
-    entries.sort_unstable();
+    // In this order a prefix comes right before those it contains. Rule files mostly are in it.
+    entries.sort();
     let mut open: Vec<(IpNet, Matching)> = Vec::new();
     let mut all: Vec<(IpNet, Matching)> = Vec::with_capacity(entries.len());
     let mut together = Vec::new();

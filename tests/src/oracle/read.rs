@@ -186,8 +186,7 @@ fn ipv6(bytes: &[u8]) -> Result<Packet, Reason> {
 }
 
 /// Looks through the extension headers in `rest`, of which the first is of type `next`: what they
-/// lead to, and which part of what. A header that reaches beyond the end of the packet leaves
-/// nothing for the next one.
+/// lead to, and which part of what. None may reach beyond the end of the packet.
 ///
 /// A packet with more than eight of them is refused, since nobody looks for what it carries.
 /// A fragment header with offset 0 and no more to come (RFC 6946) changes nothing. Where
@@ -206,7 +205,7 @@ fn chain(mut next: u8, mut rest: &[u8]) -> Result<(&[u8], Part), Reason> {
                     (units + 1) * 8
                 };
                 next = header.get_next_header().0;
-                rest = rest.get(length..).unwrap_or_default();
+                rest = rest.get(length..).ok_or(Reason::BadHeader)?;
             }
             44 => {
                 let header = FragmentPacket::new(rest).ok_or(Reason::BadHeader)?;

@@ -1,14 +1,13 @@
 //! The fixture table is right: the classifier decides as it says, and so does the model.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use mcr::plan::Table;
 use mcr_tests::{
     fixtures::{Expected, Fixture, Ingress, fixtures, relays, world},
     oracle::{Arrival, Fragments, Judgement, judge},
+    pipeline::{Held, Learnt, Memory, in_force},
 };
-
-use crate::pipeline::{Held, Memory, in_force};
 
 const INGRESS: u32 = 2;
 const TRUNK: u32 = 5;
@@ -66,7 +65,7 @@ fn the_classifier_decides_as_the_model_does() {
     let world = world([INGRESS, 3, 4, TRUNK]);
     let table = in_force(&world, &Table::default());
     let held = Held::of(&table);
-    let learnt = RefCell::default();
+    let learnt = Learnt::default();
     let memory = Memory {
         held: &held,
         table: &table,

@@ -4,7 +4,7 @@
 //! - `checksums`: those of copies, by the word of another implementation
 //! - `relaying`: random worlds and frames, through plan, diff, apply, classifier and edits
 //! - `planning`: what holds between any two tables
-//! - `pipeline`, `meaning`: a datapath without a kernel, and tables without ids
+//! - `meaning`: tables without ids
 //! - `worlds`, `rules`, `frames`, `datagrams`: what these are made with
 //! - `scale`: one change among 100 000 groups and 1 000 ranges
 //! - `steps`: the steps of some changes, and that none of them leaves a gap
@@ -16,7 +16,6 @@ mod datagrams;
 mod fixtures;
 mod frames;
 mod meaning;
-mod pipeline;
 mod planning;
 mod relaying;
 mod rules;

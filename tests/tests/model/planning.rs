@@ -1,7 +1,6 @@
 //! What holds of tables, and between any two of them.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -11,7 +10,10 @@ use mcr::{
     plan::{Op, Table, World, diff, plan},
 };
 use mcr_common::table::{EMPTY_SET, EgressSet, Ports, Target, Way};
-use mcr_tests::oracle::{Arrival, Copy, Fragments, Judgement, judge};
+use mcr_tests::{
+    oracle::{Arrival, Copy, Fragments, Judgement, judge},
+    pipeline::{Held, Learnt, Memory, in_force},
+};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -21,7 +23,6 @@ use proptest::{
 use crate::{
     config, datagrams,
     meaning::meaning,
-    pipeline::{Held, Memory, in_force},
     worlds::{self, GROUPS4, GROUPS6, IFINDEXES, PORTS, SOURCES4, SOURCES6},
 };
 
@@ -336,7 +337,7 @@ fn outcome(judgement: &Judgement) -> Outcome {
 }
 
 fn decide(held: &Held, frame: &Arrival) -> Judgement {
-    let fragments = RefCell::default();
+    let fragments = Learnt::default();
     let memory = Memory {
         held,
         table: &Table::default(),

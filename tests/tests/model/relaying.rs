@@ -1,10 +1,13 @@
 //! What happens to a frame is what the contract says, whatever the relays.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use mcr::plan::{Table, World};
 use mcr_common::Reason;
-use mcr_tests::oracle::{Arrival, Fragments, Judgement, judge};
+use mcr_tests::{
+    oracle::{Arrival, Fragments, Judgement, judge},
+    pipeline::{Held, Learnt, Memory, in_force},
+};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -13,11 +16,7 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
 
-use crate::{
-    config, datagrams, frames,
-    pipeline::{Held, Memory, in_force},
-    worlds,
-};
+use crate::{config, datagrams, frames, worlds};
 
 /// A world, what was before it, and frames, most of them on links that exist.
 fn traffic() -> impl Strategy<Value = (World, World, Vec<Arrival>)> {
@@ -49,7 +48,7 @@ proptest! {
         let previous = in_force(&before, &Table::default());
         let table = in_force(&world, &previous);
         let held = Held::of(&table);
-        let learnt = RefCell::default();
+        let learnt = Learnt::default();
         let memory = Memory { held: &held, table: &table, fragments: &learnt };
         let mut fragments = Fragments::new();
         for arrival in arrivals {
@@ -72,7 +71,7 @@ proptest! {
         let world = worlds::willing(relays);
         let table = in_force(&world, &Table::default());
         let held = Held::of(&table);
-        let learnt = RefCell::default();
+        let learnt = Learnt::default();
         let memory = Memory { held: &held, table: &table, fragments: &learnt };
         let mut fragments = Fragments::new();
         for arrival in arrivals {

@@ -11,7 +11,7 @@ use mcr_common::table::{FRAGMENT_TIMEOUT, FragmentKey, Selector};
 /// asked for since the last time round is forgotten (the clock algorithm, close to the least
 /// recently used and without a list).
 #[derive(Debug)]
-pub(super) struct Fragments {
+pub struct Fragments {
     /// Index into `entries`. Keys come from the network, so the hasher is the keyed one.
     index: HashMap<FragmentKey, usize>,
     entries: Vec<Fragment>,
@@ -30,7 +30,8 @@ struct Fragment {
 
 impl Fragments {
     /// Room for `capacity` first fragments, at least one.
-    pub(super) fn new(capacity: usize) -> Self {
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
         Self {
             index: HashMap::new(),
             entries: Vec::new(),
@@ -40,7 +41,7 @@ impl Fragments {
     }
 
     /// Remembers what a packet carries.
-    pub(super) fn learn(&mut self, key: &FragmentKey, selector: Selector, now: Instant) {
+    pub fn learn(&mut self, key: &FragmentKey, selector: Selector, now: Instant) {
         let fragment = Fragment {
             key: *key,
             selector,
@@ -61,13 +62,19 @@ impl Fragments {
     }
 
     /// What a packet carries, if its first fragment was seen lately.
-    pub(super) fn get(&mut self, key: &FragmentKey, now: Instant) -> Option<Selector> {
+    pub fn get(&mut self, key: &FragmentKey, now: Instant) -> Option<Selector> {
         let Entry::Occupied(entry) = self.index.entry(*key) else {
             return None;
         };
         let fragment = &mut self.entries[*entry.get()];
         fragment.used = true;
         (!expired(fragment, now)).then_some(fragment.selector)
+    }
+
+    /// How many first fragments there are now, those that have expired included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.entries.len()
     }
 
     /// The entry to be forgotten. Ends after two rounds at most, because the first one leaves
@@ -147,7 +154,7 @@ mod tests {
         for id in 0..100 {
             fragments.learn(&key(id), Selector::udp(1), now);
             assert_eq!(fragments.get(&key(id), now), Some(Selector::udp(1)));
-            assert!(fragments.entries.len() <= 8);
+            assert!(fragments.count() <= 8);
             assert_eq!(fragments.index.len(), fragments.entries.len());
         }
     }

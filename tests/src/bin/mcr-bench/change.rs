@@ -47,12 +47,12 @@ fn measure(args: &Args) -> Result<()> {
         .build()?;
     let links = runtime.block_on(Links::open())?;
     let world = |text: &str| -> Result<World> {
-        let start = cpu()?;
+        let mut clock = Clock::start()?;
         let rules = parse_bytes(text.as_bytes());
         let rules = rules.ok().context("the rules are wrong")?.rules;
         println!(
             "{:>9.2}  reading {} bytes of rules",
-            ms(cpu()? - start),
+            clock.lap()?,
             text.len()
         );
         Ok(World {
@@ -77,18 +77,18 @@ fn parts(before: &World, after: &World) -> Result<()> {
     let mut datapath = Ebpf::load(Hook::of_this_kernel(), &before.limits)?;
     let mut table = Table::default();
     for (what, world) in [("all", before), ("one relay", after), ("nothing", after)] {
-        let start = cpu()?;
+        let mut clock = Clock::start()?;
         let next = plan(world, &table)?.table;
-        let planned = cpu()? - start;
+        let planned = clock.lap()?;
         let ops = diff(&table, &next);
-        let compared = cpu()? - start;
+        let compared = clock.lap()?;
         datapath.apply(&ops)?;
-        let applied = cpu()? - start;
+        let applied = clock.lap()?;
         println!(
             "{:>9.2}  {:>8.2}  {:>8.2} ({})  {what}",
-            ms(planned),
-            ms(compared - planned),
-            ms(applied - compared),
+            planned,
+            compared,
+            applied,
             ops.len()
         );
         table = next;
@@ -100,23 +100,32 @@ fn parts(before: &World, after: &World) -> Result<()> {
 fn whole(before: &World, after: &World) -> Result<()> {
     let datapath = Ebpf::load(Hook::of_this_kernel(), &before.limits)?;
     let mut controller = Controller::new(before.clone(), Box::new(datapath));
-    let start = cpu()?;
+    let mut clock = Clock::start()?;
     controller.settle()?;
-    println!("{:>9.2}  all, by the controller", ms(cpu()? - start));
+    println!("{:>9.2}  all, by the controller", clock.lap()?);
     let relays = after.relays.clone();
-    let start = cpu()?;
+    let mut clock = Clock::start()?;
     controller.set_relays(relays)?;
-    println!("{:>9.2}  one relay, by the controller", ms(cpu()? - start));
+    println!("{:>9.2}  one relay, by the controller", clock.lap()?);
     Ok(())
 }
 
-/// The time this thread has had a CPU, in the kernel included: others on the machine do not count.
-fn cpu() -> Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
-}
+/// Measures the time this thread has a CPU, in the kernel included: what others on the machine take
+/// does not count.
+struct Clock(Duration);
 
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+impl Clock {
+    fn start() -> Result<Self> {
+        Ok(Self(
+            clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into(),
+        ))
+    }
+
+    /// Milliseconds since the start or the last call.
+    fn lap(&mut self) -> Result<f64> {
+        let before = std::mem::replace(self, Self::start()?).0;
+        Ok(self.0.saturating_sub(before).as_secs_f64() * 1000.0)
+    }
 }
 
 /// A rule file of so many single groups and of ranges; in the other one a relay has another group.

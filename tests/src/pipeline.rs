@@ -1,7 +1,10 @@
 //! From a world and frames to copies, the way mcr goes: all but the kernel.
+//!
+//! What can't be, panics: that is what tests look for.
 
 use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
 
+use crate::oracle::{Arrival, Copy, Judgement, Relayed};
 use ipnet::IpNet;
 use mcr::{
     datapath::fake::Fake,
@@ -20,26 +23,36 @@ use mcr_common::{
         Scope, Selector, Slot, Target, VlanKey,
     },
 };
-use mcr_tests::oracle::{Arrival, Copy, Judgement, Relayed};
 
 /// What a datapath has in its maps: what it was told by steps, and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) links: BTreeMap<u32, Link>,
-    pub(crate) vlans: BTreeMap<VlanKey, Scope>,
-    pub(crate) routes: BTreeMap<Route, Target>,
-    pub(crate) frames: BTreeMap<FrameRoute, Target>,
-    pub(crate) nodes: BTreeMap<u32, Node>,
-    pub(crate) ports: BTreeMap<u32, Ports>,
-    pub(crate) slots: BTreeMap<u32, Slot>,
-    pub(crate) limits: BTreeMap<u32, Limit>,
-    pub(crate) sets: BTreeMap<u32, EgressSet>,
-    pub(crate) egresses: BTreeMap<u32, Egress>,
+pub struct Held {
+    /// Ingress links, by interface index.
+    pub links: BTreeMap<u32, Link>,
+    /// Where tagged frames and those of the host begin.
+    pub vlans: BTreeMap<VlanKey, Scope>,
+    /// Groups, and sources at nodes.
+    pub routes: BTreeMap<Route, Target>,
+    /// Frames that are not IP.
+    pub frames: BTreeMap<FrameRoute, Target>,
+    /// Where a source decides, by id.
+    pub nodes: BTreeMap<u32, Node>,
+    /// Where protocol and port decide, by id.
+    pub ports: BTreeMap<u32, Ports>,
+    /// By id.
+    pub slots: BTreeMap<u32, Slot>,
+    /// By the id of their bucket.
+    pub limits: BTreeMap<u32, Limit>,
+    /// By id.
+    pub sets: BTreeMap<u32, EgressSet>,
+    /// By id.
+    pub egresses: BTreeMap<u32, Egress>,
 }
 
 impl Held {
     /// What a datapath has that holds this table.
-    pub(crate) fn of(table: &Table) -> Self {
+    #[must_use]
+    pub fn of(table: &Table) -> Self {
         let named = table.sources.iter().flat_map(|(node, sources)| {
             let named = sources.named.iter();
             named.map(|(prefix, target)| {
@@ -66,7 +79,8 @@ impl Held {
     }
 
     /// A datapath that holds the same and fails at these steps.
-    pub(crate) fn failing(self, failing: Vec<usize>) -> Fake {
+    #[must_use]
+    pub fn failing(self, failing: Vec<usize>) -> Fake {
         Fake {
             table: Table {
                 links: self.links,
@@ -87,7 +101,8 @@ impl Held {
     }
 
     /// What is left in a datapath.
-    pub(crate) fn in_fake(fake: Fake) -> Self {
+    #[must_use]
+    pub fn in_fake(fake: Fake) -> Self {
         Self {
             routes: fake.routes,
             nodes: fake.nodes,
@@ -96,7 +111,7 @@ impl Held {
     }
 
     /// Makes one step. Gives whether it began with what was there.
-    pub(crate) fn step(&mut self, op: &Op) -> bool {
+    pub fn step(&mut self, op: &Op) -> bool {
         match op {
             Op::Link(change) => put(&mut self.links, change),
             Op::Vlan(change) => put(&mut self.vlans, change),
@@ -112,7 +127,8 @@ impl Held {
     }
 
     /// After all these steps.
-    pub(crate) fn after(mut self, ops: &[Op]) -> Self {
+    #[must_use]
+    pub fn after(mut self, ops: &[Op]) -> Self {
         for op in ops {
             self.step(op);
         }
@@ -147,11 +163,35 @@ fn put<K: Ord + std::marker::Copy, V: Clone + PartialEq>(
     before == change.old
 }
 
+/// Where a datapath keeps what first fragments carry.
+pub trait FirstFragments {
+    /// Remembers what a packet carries.
+    fn learn(&self, key: &FragmentKey, selector: Selector);
+    /// What is remembered of a packet.
+    fn get(&self, key: &FragmentKey) -> Option<Selector>;
+}
+
+/// First fragments that are never forgotten.
+pub type Learnt = RefCell<BTreeMap<FragmentKey, Selector>>;
+
+impl FirstFragments for Learnt {
+    fn learn(&self, key: &FragmentKey, selector: Selector) {
+        self.borrow_mut().insert(*key, selector);
+    }
+
+    fn get(&self, key: &FragmentKey) -> Option<Selector> {
+        self.borrow().get(key).copied()
+    }
+}
+
 /// A datapath with the first fragments it remembers, and the table its counters belong to.
-pub(crate) struct Memory<'a> {
-    pub(crate) held: &'a Held,
-    pub(crate) table: &'a Table,
-    pub(crate) fragments: &'a RefCell<BTreeMap<FragmentKey, Selector>>,
+pub struct Memory<'a> {
+    /// What it was told.
+    pub held: &'a Held,
+    /// Of which plan.
+    pub table: &'a Table,
+    /// What it has seen.
+    pub fragments: &'a dyn FirstFragments,
 }
 
 impl Tables for Memory<'_> {
@@ -216,11 +256,11 @@ impl Tables for Memory<'_> {
     }
 
     fn learn_fragment(&self, key: &FragmentKey, selector: Selector) {
-        self.fragments.borrow_mut().insert(*key, selector);
+        self.fragments.learn(key, selector);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Selector> {
-        self.fragments.borrow().get(key).copied()
+        self.fragments.get(key)
     }
 }
 
@@ -231,7 +271,12 @@ fn first_bits(mac: [u8; 6], length: u8) -> u64 {
 
 impl Memory<'_> {
     /// Decides about a frame and carries it out, in terms of the model.
-    pub(crate) fn carry_out(&self, arrival: &Arrival) -> Judgement {
+    ///
+    /// # Panics
+    ///
+    /// If the tables, or what was decided, contradict themselves.
+    #[must_use]
+    pub fn carry_out(&self, arrival: &Arrival) -> Judgement {
         let Some(link) = self.held.links.get(&arrival.ingress) else {
             return Judgement::Pass;
         };
@@ -293,7 +338,12 @@ fn written(edit: &Edit, arrival: &Arrival) -> Vec<u8> {
 
 /// The table of `world` as a datapath gets it that held `previous` before, which has all of it
 /// after the steps between the two.
-pub(crate) fn in_force(world: &World, previous: &Table) -> Table {
+///
+/// # Panics
+///
+/// If there is no such table, or it is not what the datapath has.
+#[must_use]
+pub fn in_force(world: &World, previous: &Table) -> Table {
     let planned = plan(world, previous).expect("the world is small").table;
     let mut held = Held::of(previous);
     for op in diff(previous, &planned) {
