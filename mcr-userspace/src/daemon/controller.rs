@@ -158,7 +158,7 @@ impl Controller {
                 }
                 Err(error) => {
                     let Some(ifindex) = attaching(&error.op) else {
-                        return Err(Box::new(error).into());
+                        return Err(error.into());
                     };
                     let reason = error.error.to_string();
                     self.world.refused.insert(ifindex, reason);
@@ -169,7 +169,7 @@ impl Controller {
         Ok(())
     }
 
-    fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
+    fn apply(&mut self, table: &Table) -> Result<(), Box<ApplyError>> {
         let ops = diff(&self.table, table);
         self.ledger.note_names(&self.world);
         if !ops.is_empty() {

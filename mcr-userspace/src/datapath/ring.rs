@@ -104,10 +104,18 @@ impl Ring {
         let before = self.shared().links.insert(ifindex, link);
         let host_frames = link.host_frames != 0;
         if let Some(worker) = self.workers.get(&ifindex) {
-            if before.is_none_or(|before| before.host_frames != link.host_frames) {
-                worker.host_frames(host_frames);
+            if before.is_some_and(|before| before.host_frames == link.host_frames) {
+                return Ok(());
             }
-            return Ok(());
+            return worker.host_frames(host_frames).map_err(|error| {
+                if let Some(before) = before {
+                    self.shared().links.insert(ifindex, before);
+                }
+                StepError::system(
+                    format!("take what this host sends out of the link with index {ifindex}"),
+                    error,
+                )
+            });
         }
         // To go back, a link may be needed that was not prepared.
         let opened = self.opened.remove(&ifindex);
