@@ -63,7 +63,7 @@ struct Bucket {
 
 /// Entries by id.
 pub(super) struct Entries<T> {
-    entries: Vec<Option<Entry<T>>>,
+    by_id: Vec<Option<Entry<T>>>,
     /// The change that added the entry with each id, or the last one that had it.
     added: Vec<u64>,
     /// The number of the latest change.
@@ -73,7 +73,7 @@ pub(super) struct Entries<T> {
 impl<T> Default for Entries<T> {
     fn default() -> Self {
         Self {
-            entries: Vec::new(),
+            by_id: Vec::new(),
             added: Vec::new(),
             changes: 0,
         }
@@ -92,7 +92,7 @@ pub(super) struct Entry<T> {
 impl<T> Entries<T> {
     /// The entry with this id.
     pub(super) fn get(&self, id: u32) -> Option<&Entry<T>> {
-        self.entries.get(id as usize)?.as_ref()
+        self.by_id.get(id as usize)?.as_ref()
     }
 
     /// Makes an entry this one; `None` removes it. The ids are small and dense: the planner bounds
@@ -100,15 +100,15 @@ impl<T> Entries<T> {
     pub(super) fn put(&mut self, id: u32, value: Option<T>) {
         self.changes += 1;
         let id = id as usize;
-        if id >= self.entries.len() {
-            self.entries.resize_with(id + 1, || None);
+        if id >= self.by_id.len() {
+            self.by_id.resize_with(id + 1, || None);
             self.added.resize(id + 1, 0);
         }
-        if self.entries[id].is_none() && value.is_some() {
+        if self.by_id[id].is_none() && value.is_some() {
             self.added[id] = self.changes;
         }
         let added = self.added[id];
-        self.entries[id] = value.map(|value| Entry {
+        self.by_id[id] = value.map(|value| Entry {
             value,
             added,
             changed: self.changes,
