@@ -99,8 +99,11 @@ extern "C" fn mcr_tag(ctx: *mut __sk_buff, ifindex: u32, vlan: u32) -> u32 {
 
 #[inline(always)]
 fn edited4(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, ttl: u8) -> bool {
-    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV4 * WORD).zip(maps::headers())
-    else {
+    let mut udp = Udp::NONE;
+    if !udp.own(skb, packet, egress, IPV4 * WORD) {
+        return false;
+    }
+    let Some(headers) = maps::headers() else {
         return false;
     };
     let (Some(before), Some(after)) = (
@@ -128,8 +131,11 @@ fn edited4(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, ttl: u8
 
 #[inline(always)]
 fn edited6(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, hop_limit: u8) -> bool {
-    let Some((udp, headers)) = Udp::own(skb, packet, egress, IPV6 * WORD).zip(maps::headers())
-    else {
+    let mut udp = Udp::NONE;
+    if !udp.own(skb, packet, egress, IPV6 * WORD) {
+        return false;
+    }
+    let Some(headers) = maps::headers() else {
         return false;
     };
     if !skb.read_words(packet.network, &mut headers.before) {
@@ -153,17 +159,17 @@ fn edited6(skb: &Skb<'_>, packet: &Packet, egress: &Egress, target: u64, hop_lim
 }
 
 /// What an edit does to the UDP header.
+///
+/// Without an `Option`: what that leaves undefined where there is nothing the compiler copies all
+/// the same, and the verifier lets nobody read it, before Linux 6.3.
 struct Udp {
     /// Where it begins; 0: there is none, or nothing changes that its checksum covers.
     start: usize,
-    port: Option<Port>,
-}
-
-/// A destination port that changes.
-struct Port {
+    /// The destination port of the frame.
     before: [u8; 2],
+    /// That of the copy.
     after: [u8; 2],
-    /// How it is written.
+    /// How the port is written.
     flags: u64,
 }
 
@@ -175,31 +181,38 @@ enum Direction {
 }
 
 impl Udp {
-    /// Makes the headers of the frame its own, so that writing them can't fail any more. `None`
-    /// if the kernel has no memory for it. `fixed` is the length of the IP header that is edited.
+    /// There is none.
+    const NONE: Self = Self {
+        start: 0,
+        before: [0; 2],
+        after: [0; 2],
+        flags: BALANCED,
+    };
+
+    /// Makes the headers of the frame its own, so that writing them can't fail any more, and notes
+    /// what is to be written; `false` if the kernel has no memory for it. `fixed` is the length of
+    /// the IP header that is edited.
     #[inline(always)]
-    fn own(skb: &Skb<'_>, packet: &Packet, egress: &Egress, fixed: usize) -> Option<Self> {
-        let mut udp = Self {
-            start: 0,
-            port: None,
-        };
+    fn own(&mut self, skb: &Skb<'_>, packet: &Packet, egress: &Egress, fixed: usize) -> bool {
         let mut end = packet.network + fixed;
         if egress.edits_datagram()
             && let Some(start) = header::udp(packet)
         {
-            udp.start = start;
+            self.start = start;
             end = start + header::UDP;
             if let Some(after) = egress.new_port() {
-                let [p0, p1, _, _, c0, c1] = skb.read::<6>(start + UDP_PORT)?;
-                udp.port = Some(Port {
-                    before: [p0, p1],
-                    after,
+                let Some([p0, p1, _, _, c0, c1]) = skb.read::<6>(start + UDP_PORT) else {
+                    return false;
+                };
+                self.before = [p0, p1];
+                self.after = after;
+                if c0 | c1 == 0 {
                     // Without a checksum, nothing takes the change back.
-                    flags: if c0 | c1 == 0 { UNBALANCED } else { BALANCED },
-                });
+                    self.flags = UNBALANCED;
+                }
             }
         }
-        skb.own(end).then_some(udp)
+        skb.own(end)
     }
 
     /// Writes the header after a change of the addresses, or after it was taken back.
@@ -208,18 +221,14 @@ impl Udp {
         if self.start == 0 {
             return;
         }
-        let addresses = match direction {
-            Direction::There => addresses,
-            Direction::Back => addresses.reversed(),
+        let (addresses, from, to) = match direction {
+            Direction::There => (addresses, self.before, self.after),
+            Direction::Back => (addresses.reversed(), self.after, self.before),
         };
         skb.update_checksum(self.start + UDP_CHECKSUM, addresses, PSEUDO_HEADER);
-        if let Some(port) = &self.port {
-            let (from, to) = match direction {
-                Direction::There => (&port.before, &port.after),
-                Direction::Back => (&port.after, &port.before),
-            };
-            skb.store(self.start + UDP_PORT, to, port.flags);
-            let change = Difference::of_port(*from, *to);
+        if from != to {
+            skb.store(self.start + UDP_PORT, &to, self.flags);
+            let change = Difference::of_port(from, to);
             skb.update_checksum(self.start + UDP_CHECKSUM, change, DATAGRAM);
         }
     }

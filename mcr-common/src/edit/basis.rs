@@ -22,13 +22,18 @@ pub struct Basis {
     network: u8,
     hop_limit: u8,
     family: Family,
+    /// Protocol and header checksum of IPv4, else 0. Not a part of `Family`: what a variant leaves
+    /// undefined the compiler copies all the same, and the verifier lets nobody read it, before
+    /// Linux 6.3.
+    protocol: u8,
+    checksum: u16,
     /// Whether `source_mac` is the address of marked copies, and which they are.
     marks: Marks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
-    V4 { protocol: u8, checksum: u16 },
+    V4,
     V6,
     Other,
 }
@@ -78,18 +83,18 @@ impl Basis {
             Some(segment) => packet.payload - packet.network + segment,
             None => frame.len() - packet.network,
         };
-        let (destination_mac, family) = match packet.addresses {
+        let (destination_mac, family, protocol, checksum) = match packet.addresses {
             Addresses::V4 {
                 group,
                 protocol,
                 checksum,
                 ..
-            } => (mac4(group), Family::V4 { protocol, checksum }),
+            } => (mac4(group), Family::V4, protocol, checksum),
             Addresses::V6 { group, .. } => {
                 let [.., w, x, y, z] = group.octets();
-                ([0x33, 0x33, w, x, y, z], Family::V6)
+                ([0x33, 0x33, w, x, y, z], Family::V6, 0, 0)
             }
-            Addresses::Other => (frame.read(0).unwrap_or_default(), Family::Other),
+            Addresses::Other => (frame.read(0).unwrap_or_default(), Family::Other, 0, 0),
         };
         Self {
             destination_mac,
@@ -98,6 +103,8 @@ impl Basis {
             network: packet.network as u8,
             hop_limit: packet.hop_limit,
             family,
+            protocol,
+            checksum,
             marks: Marks::None,
         }
     }
@@ -158,11 +165,11 @@ impl Basis {
     #[inline(always)]
     pub fn original_hop(&self) -> Option<HopRewrite> {
         match self.family {
-            Family::V4 { protocol, checksum } => {
-                let [high, low] = checksum.to_be_bytes();
+            Family::V4 => {
+                let [high, low] = self.checksum.to_be_bytes();
                 Some(HopRewrite::V4 {
                     offset: self.network as usize + 8,
-                    bytes: [self.hop_limit, protocol, high, low],
+                    bytes: [self.hop_limit, self.protocol, high, low],
                 })
             }
             _ => self.hop(self.hop_limit),
@@ -192,13 +199,13 @@ impl Basis {
     #[inline(always)]
     fn hop(&self, hop_limit: u8) -> Option<HopRewrite> {
         match self.family {
-            Family::V4 { protocol, checksum } => {
-                let old = u16::from_be_bytes([self.hop_limit, protocol]);
-                let new = u16::from_be_bytes([hop_limit, protocol]);
-                let [high, low] = updated_checksum(checksum, old, new).to_be_bytes();
+            Family::V4 => {
+                let old = u16::from_be_bytes([self.hop_limit, self.protocol]);
+                let new = u16::from_be_bytes([hop_limit, self.protocol]);
+                let [high, low] = updated_checksum(self.checksum, old, new).to_be_bytes();
                 Some(HopRewrite::V4 {
                     offset: self.network as usize + 8,
-                    bytes: [hop_limit, protocol, high, low],
+                    bytes: [hop_limit, self.protocol, high, low],
                 })
             }
             Family::V6 => Some(HopRewrite::V6 {

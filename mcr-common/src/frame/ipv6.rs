@@ -29,14 +29,18 @@ struct Walk {
     /// Type of the header at `offset`.
     next: u8,
     offset: usize,
-    fragment: Option<u32>,
+    /// Whether this is the first fragment of a packet.
+    first: bool,
+    /// The identification of that packet. Not an `Option`: what that leaves undefined without one
+    /// the compiler copies all the same, and the verifier lets nobody read it, before Linux 6.3.
+    identification: u32,
 }
 
 /// What one step found.
 enum Step {
     Extension,
     Upper,
-    LaterFragment(u32),
+    LaterFragment,
 }
 
 /// Reads the IPv6 packet whose header begins at `packet.network`.
@@ -62,7 +66,8 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reas
     let mut walk = Walk {
         next,
         offset: network + HEADER,
-        fragment: None,
+        first: false,
+        identification: 0,
     };
     let mut found = Step::Extension;
     for _ in 0..=MAX_EXTENSION_HEADERS {
@@ -73,13 +78,15 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Reas
     }
     packet.payload = walk.offset;
     packet.transport = match found {
-        Step::LaterFragment(identification) => Transport::Later { identification },
+        Step::LaterFragment => Transport::Later {
+            identification: walk.identification,
+        },
         Step::Upper => {
             let selector = selector(frame, &walk, end)?;
             if selector.is_udp() {
                 packet.payload += udp::HEADER;
             }
-            Transport::new(selector, walk.fragment)
+            Transport::new(selector, walk.first.then_some(walk.identification))
         }
         // One header more than is looked through: nobody knows what is behind it.
         Step::Extension => return Err(Reason::NotUdp),
@@ -118,14 +125,14 @@ fn step<F: Frame>(frame: &F, walk: &mut Walk, end: usize) -> Result<Step, Reason
             let (offset, more) = (field & !7, field & 1 != 0);
             walk.offset += 8;
             walk.next = next;
+            // Fragments that were fragmented again arrive under the outer identification.
+            if !walk.first {
+                walk.identification = identification;
+            }
             if offset != 0 {
-                // Fragments that were fragmented again arrive under the outer identification.
-                let identification = walk.fragment.unwrap_or(identification);
-                return Ok(Step::LaterFragment(identification));
+                return Ok(Step::LaterFragment);
             }
-            if more {
-                walk.fragment.get_or_insert(identification);
-            }
+            walk.first |= more;
             Ok(Step::Extension)
         }
         _ => Ok(Step::Upper),
