@@ -166,20 +166,22 @@ impl Targets {
         } in chosen(wanted)
         {
             say(format!("fuzzing {name}"));
-            let found = self.directory("found", name)?;
             let artifacts = self.directory("findings", name)?;
             let mut command = self.program(name)?;
             command.arg(format!("-artifact_prefix={}/", artifacts.display()));
             command.args(["-timeout=10".to_owned(), format!("-max_len={longest}")]);
             command.args(["-print_final_stats=1", "-verbosity=0"]);
+            // New inputs go to the first directory; a short run is to be the same each time.
             match extent {
                 Extent::For(length) => {
                     command.arg(format!("-max_total_time={}", length.as_secs()));
-                    // New inputs go to the first directory.
-                    command.arg(&found);
+                    command.arg(self.directory("found", name)?);
                 }
                 Extent::Short => {
+                    let passing = self.directory("passing", name)?;
+                    clear(&passing)?;
                     command.args([format!("-runs={short}"), "-seed=1".to_owned()]);
+                    command.arg(passing);
                 }
             }
             command.args([self.kept.join(name), self.place.join("seeds").join(name)]);
