@@ -62,6 +62,8 @@ pub struct Hit {
     pub drop_local: bool,
     /// Which copies get the address [`Slot::mark`].
     pub marks: Marks,
+    /// Whether [`guard`] is to be asked, and may refuse the frame or mark copies.
+    pub guarded: bool,
 }
 
 /// Why a frame of interest is not relayed.
@@ -99,7 +101,8 @@ pub fn classify<F: Frame, T: Tables>(
 ) -> Result<Verdict, Refusal> {
     let mut packet = Packet::EMPTY;
     if let Some(hit) = shortcut(frame, link, tables, &mut packet) {
-        return Ok(Verdict::Relay(packet, hit));
+        let marks = guarded(frame, &packet, ingress, hit.slot, tables)?;
+        return Ok(Verdict::Relay(packet, Hit { marks, ..hit }));
     }
     let read = parse_into(frame, &mut packet);
     if read == Ok(false) {
@@ -114,12 +117,24 @@ pub fn classify<F: Frame, T: Tables>(
     };
     read?;
     let slot = look_up(&packet, ingress, &scope, tables)?;
-    let marks = match tables.slot(slot) {
-        Some(entry) => guard(frame, &packet, ingress, &entry, tables)?,
-        None => Marks::None,
-    };
+    let marks = guarded(frame, &packet, ingress, slot, tables)?;
     let hit = decide(slot, &packet, frame.len(), tables)?;
     Ok(Verdict::Relay(packet, Hit { marks, ..hit }))
+}
+
+/// Which copies of a packet that leads to this slot are to be marked.
+#[inline(always)]
+fn guarded<F: Frame, T: Tables>(
+    frame: &F,
+    packet: &Packet,
+    ingress: u32,
+    slot: u32,
+    tables: &T,
+) -> Result<Marks, Reason> {
+    match tables.slot(slot) {
+        Some(slot) => guard(frame, packet, ingress, &slot, tables),
+        None => Ok(Marks::None),
+    }
 }
 
 /// Where a packet begins, of which at least the tags have been read. `None`: no relay on the link
@@ -169,7 +184,7 @@ pub fn shortcut<F: Frame, T: Tables>(
         _ => return None,
     };
     let slot = tables.slot(id)?;
-    if slot.limit != 0 || slot.set == EMPTY_SET || slot.circle != 0 {
+    if slot.limit != 0 || slot.set == EMPTY_SET {
         return None;
     }
     Some(Hit {
@@ -177,6 +192,7 @@ pub fn shortcut<F: Frame, T: Tables>(
         set: slot.set,
         drop_local: slot.drop_local != 0,
         marks: Marks::None,
+        guarded: slot.circle != 0,
     })
 }
 
@@ -355,6 +371,7 @@ pub fn decide<T: Tables>(
         set: slot.set,
         drop_local,
         marks: Marks::None,
+        guarded: slot.circle != 0,
     })
 }
 

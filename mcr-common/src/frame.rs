@@ -47,7 +47,7 @@ pub trait Frame {
     fn to_this_host(&self) -> bool;
 
     /// Whether this host itself sends the frame.
-    fn from_host(&self) -> bool;
+    fn is_from_host(&self) -> bool;
 
     /// Payload bytes of each datagram a frame of several (GSO, GRO) will be cut into.
     fn segment_size(&self) -> Option<usize>;
@@ -237,7 +237,7 @@ pub fn parse_into<F: Frame>(frame: &F, packet: &mut Packet) -> Result<bool, Reas
         return Ok(false);
     }
     packet.to_group = to_group;
-    packet.from_host = frame.from_host();
+    packet.from_host = frame.is_from_host();
     packet.segment = frame.segment_size().unwrap_or(0) as u16;
     match parse_interesting(frame, &ethernet, packet) {
         // A multicast packet in a unicast frame, as Wi-Fi access points send them, is of
@@ -345,7 +345,7 @@ pub struct Slice<'a> {
     pub stripped_tag: Option<u16>,
     /// See [`Frame::to_this_host`].
     pub to_this_host: bool,
-    /// See [`Frame::from_host`].
+    /// See [`Frame::is_from_host`].
     pub from_host: bool,
     /// See [`Frame::segment_size`].
     pub segment_size: Option<usize>,
@@ -382,7 +382,7 @@ impl Frame for Slice<'_> {
         self.to_this_host
     }
 
-    fn from_host(&self) -> bool {
+    fn is_from_host(&self) -> bool {
         self.from_host
     }
 

@@ -254,6 +254,11 @@ fn carried<F: Frame>(frame: &F, packet: &Packet, end: usize, mut print: u64) -> 
         let [a, b, c, d, e, f, _, _] = frame.read(payload - WORD).unwrap_or_default();
         print = mix(print, u64::from_be_bytes([0, 0, a, b, c, d, e, f]));
     }
+    // Before a later fragment of IPv6 lies the header that says which it is.
+    if let (Transport::Later { .. }, Addresses::V6 { .. }) = (packet.transport, packet.addresses) {
+        let header = frame.read(payload - WORD).unwrap_or_default();
+        print = mix(print, u64::from_be_bytes(header));
+    }
     let head = if let Addresses::Other = packet.addresses {
         HEAD_OF_OTHERS
     } else {

@@ -76,7 +76,7 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
-    fn from_host(&self) -> bool {
+    fn is_from_host(&self) -> bool {
         false
     }
 
@@ -140,7 +140,7 @@ impl Frame for Reading<'_> {
     }
 
     #[inline(always)]
-    fn from_host(&self) -> bool {
+    fn is_from_host(&self) -> bool {
         self.from_host
     }
 

@@ -109,6 +109,13 @@ impl Found {
         Observed::RELAY
     }
 
+    /// Whether the frame, which leads to this slot, did not come around; notes its marks.
+    #[inline(always)]
+    fn passes(&mut self, ctx: &TcContext, slot: u32) -> bool {
+        self.marks = mcr_guard(ctx.as_ptr().cast(), Skb(ctx).ifindex(), slot);
+        self.marks != AROUND
+    }
+
     #[inline(always)]
     fn refuse(&mut self, reason: u32, drop_local: bool) -> u32 {
         self.reason = reason;
@@ -139,6 +146,9 @@ fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
         mcr_common::shortcut(&skb, &link, &Maps, packet)
     };
     let outcome = match hit {
+        Some(hit) if hit.guarded && !found.passes(ctx, hit.slot) => {
+            found.refuse(Reason::AlreadyRelayed as u32, false)
+        }
         Some(hit) => found.hit(hit),
         None => all_the_way(ctx, &link, found, from_host),
     };
@@ -175,11 +185,8 @@ fn all_the_way(ctx: &TcContext, link: &Link, found: &mut Found, from_host: bool)
     if slot >= MAX_SLOTS {
         return found.refuse(slot - MAX_SLOTS, false);
     }
-    if Maps.slot(slot).is_some_and(|slot| slot.circle != 0) {
-        found.marks = mcr_guard(ctx.as_ptr().cast(), ifindex, slot);
-        if found.marks == AROUND {
-            return found.refuse(Reason::AlreadyRelayed as u32, false);
-        }
+    if Maps.slot(slot).is_some_and(|slot| slot.circle != 0) && !found.passes(ctx, slot) {
+        return found.refuse(Reason::AlreadyRelayed as u32, false);
     }
     choose(packet, slot, Skb(ctx).len(), found)
 }

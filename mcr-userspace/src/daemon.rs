@@ -122,6 +122,9 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     };
     let mut controller = Controller::new(world, datapath.back_end);
     controller.settle()?;
+    // What the kernel knows of stations by now belongs to being ready.
+    neighbours.follow(controller.neighbours()).await;
+    controller.set_neighbours(neighbours.note().await);
     controller.announce_ready();
 
     let mut look = ticks(storms::LOOK);

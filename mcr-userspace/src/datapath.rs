@@ -26,7 +26,7 @@ pub trait Datapath {
     /// [`StepError`]; then nothing has changed.
     fn step(&mut self, op: &Op) -> Result<(), StepError>;
 
-    /// The counters of everything in `table`, which is in force or a part of what is.
+    /// The counters of everything in `table`, which is in force or was before the last change.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ pub trait Datapath {
     /// # Errors
     ///
     /// [`ApplyError`] names the step that failed, and those that could not be undone.
-    fn apply(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+    fn apply(&mut self, ops: &[Op]) -> Result<(), Box<ApplyError>> {
         self.prepare(ops);
         let mut steps = ops.iter().enumerate();
         let failed = steps.find_map(|(done, op)| Some((done, op, self.step(op).err()?)));
@@ -63,11 +63,11 @@ pub trait Datapath {
         let stuck = back
             .filter_map(|op| self.step(&op).err().map(|error| (op, error)))
             .collect();
-        Err(ApplyError {
+        Err(Box::new(ApplyError {
             op: op.clone(),
             error,
             stuck,
-        })
+        }))
     }
 }
 

@@ -187,6 +187,6 @@ fn after_an_overrun_a_stranger_is_known_as_one() -> Result<()> {
         let touched = links.note().await?;
         ensure!(touched.contains(&index) && links.map().named("v0").is_none());
         let nets = ["10.3.0.1/24"];
-        until(&mut links, "v0", |link| has(link, &nets, &[])).await
+        until(&mut links, "v0", |link| has(link, &nets, &["10.3.0.255"])).await
     })
 }

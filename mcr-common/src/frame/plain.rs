@@ -75,7 +75,6 @@ impl Packet {
         let Some(plain) = frame.plain() else {
             return false;
         };
-        const UDP: u16 = Selector::UDP as u16;
         let [d0, d1, d2, s0, s1, s2] = plain.macs;
         let [r0, r1, r2, r3] = RELAY_MAC_PREFIX;
         let of_a_relay = s0 == u16::from_be_bytes([r0, r1]) && s1 == u16::from_be_bytes([r2, r3]);
@@ -87,7 +86,7 @@ impl Packet {
             || total < IPV4_HEADER + udp::HEADER
             || ETHERNET_HEADER + total > frame.len()
             || plain.fragment & FRAGMENT != 0
-            || plain.hop & 0xff != UDP
+            || plain.hop & 0xff != u16::from(Selector::UDP)
         {
             return false;
         }

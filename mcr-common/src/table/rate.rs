@@ -37,14 +37,10 @@ impl Limit {
     /// So many bits a second, from the Ethernet header on; 16 at least.
     #[must_use]
     pub const fn bits(rate: u64) -> Self {
-        let rate = if rate == 0 { 1 } else { rate };
-        let byte = SECOND as u128 * 8 / rate as u128;
-        // So that no product overflows; less than 16 bits a second are 16.
-        let byte = if byte > SECOND as u128 / 2 {
-            SECOND / 2
-        } else {
-            byte as u64
-        };
+        // So that no product overflows, less than 16 bits a second are 16. The product of a second
+        // and 8 fits as well.
+        let rate = if rate < 16 { 16 } else { rate };
+        let byte = SECOND * 8 / rate;
         Self { frame: 0, byte }
     }
 

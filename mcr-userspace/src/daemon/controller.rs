@@ -158,7 +158,7 @@ impl Controller {
                 }
                 Err(error) => {
                     let Some(ifindex) = attaching(&error.op) else {
-                        return Err(Box::new(error).into());
+                        return Err(error.into());
                     };
                     let reason = error.error.to_string();
                     self.world.refused.insert(ifindex, reason);
@@ -169,14 +169,14 @@ impl Controller {
         Ok(())
     }
 
-    fn apply(&mut self, table: &Table) -> Result<(), ApplyError> {
+    fn apply(&mut self, table: &Table) -> Result<(), Box<ApplyError>> {
         let ops = diff(&self.table, table);
         self.ledger.note_names(&self.world);
         if !ops.is_empty() {
-            // What is about to go is counted one last time.
-            let going = self.table.counted_without(table);
-            let counters = going.map(|going| self.datapath.counters(&going));
+            let gone = self.table.counted_without(table);
             self.datapath.apply(&ops)?;
+            // What has gone has counted its last.
+            let counters = gone.map(|gone| self.datapath.counters(&gone));
             if let Some(Ok(counters)) = counters {
                 self.ledger.keep(&self.table, &counters);
             }

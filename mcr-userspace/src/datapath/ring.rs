@@ -52,7 +52,7 @@ pub struct Ring {
     workers: BTreeMap<u32, Worker>,
     /// Rings of links that are about to be added.
     opened: BTreeMap<u32, io::Result<Opened>>,
-    /// What workers have counted that are no more. Not what belongs to their links.
+    /// What workers have counted that are no more.
     retired: Counters,
     shared: Arc<RwLock<Shared>>,
     closer: Closer,
@@ -89,9 +89,7 @@ impl Ring {
         let ifindex = change.key;
         let Some(link) = change.new else {
             if let Some(worker) = self.workers.remove(&ifindex) {
-                let mut counted = worker.stop();
-                counted.links.clear();
-                stats::add(&mut self.retired, &counted);
+                stats::add(&mut self.retired, &worker.stop());
             }
             self.shared().links.remove(&ifindex);
             return Ok(());
@@ -104,10 +102,18 @@ impl Ring {
         let before = self.shared().links.insert(ifindex, link);
         let host_frames = link.host_frames != 0;
         if let Some(worker) = self.workers.get(&ifindex) {
-            if before.is_none_or(|before| before.host_frames != link.host_frames) {
-                worker.host_frames(host_frames);
+            if before.is_some_and(|before| before.host_frames == link.host_frames) {
+                return Ok(());
             }
-            return Ok(());
+            return worker.host_frames(host_frames).map_err(|error| {
+                if let Some(before) = before {
+                    self.shared().links.insert(ifindex, before);
+                }
+                StepError::system(
+                    format!("take what this host sends out of the link with index {ifindex}"),
+                    error,
+                )
+            });
         }
         // To go back, a link may be needed that was not prepared.
         let opened = self.opened.remove(&ifindex);
@@ -124,6 +130,7 @@ impl Ring {
                 error,
             )
         })?;
+        self.retired.links.remove(&ifindex);
         self.workers.insert(ifindex, worker);
         Ok(())
     }
@@ -134,7 +141,7 @@ impl Ring {
                 "the datapath afpacket can't keep a frame from this host (local: drop)".to_owned(),
             ));
         }
-        if change.new.is_none() {
+        if change.old.is_none() {
             self.retired.slots.remove(&change.key);
         }
         self.shared().slot(change);
@@ -154,7 +161,7 @@ impl Ring {
             None => None,
             Some(egress) => Some((egress, self.port(change.key, &egress)?)),
         };
-        if way.is_none() {
+        if change.old.is_none() {
             self.retired.egresses.remove(&change.key);
         }
         self.shared().egresses.put(change.key, way);

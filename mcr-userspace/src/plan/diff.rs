@@ -134,7 +134,7 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
     groups.go.sort_by_key(specificity);
 
     let both = both_branches(&old.links, &new.links, |new, old| Link {
-        untagged: if leads_anywhere(&new.untagged) {
+        untagged: if leads_anywhere(new.untagged) {
             new.untagged.with(old.untagged)
         } else {
             // Its node is none of the link's.
@@ -189,7 +189,7 @@ fn both_branches<K: Ord + Copy, V: Copy>(
 }
 
 /// Whether a scope leads anywhere.
-fn leads_anywhere(scope: &Scope) -> bool {
+fn leads_anywhere(scope: Scope) -> bool {
     let branches = scope.v4.with(scope.v6).with(scope.frames);
     branches != Branches::NONE
 }

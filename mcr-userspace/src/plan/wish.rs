@@ -56,7 +56,7 @@ pub(super) fn places(ingress: u32, wishes: &[Wish<'_>]) -> BTreeMap<Place, Vec<u
             all.filter(move |(_, wish)| wish.relay.host_frames || !from_host)
         };
         let named: BTreeSet<u16> = asking()
-            .flat_map(|(_, wish)| wish.relay.vlans.iter().flat_map(vlans))
+            .flat_map(|(_, wish)| wish.relay.vlans.iter().copied().flat_map(vlans))
             .collect();
         for vlan in named {
             let takes = |wish: &Wish<'_>| wish.relay.vlans.iter().any(|v| takes(*v, vlan));
@@ -73,10 +73,10 @@ pub(super) fn places(ingress: u32, wishes: &[Wish<'_>]) -> BTreeMap<Place, Vec<u
 }
 
 /// The places a relay needs that takes these VLANs.
-fn vlans(vlan: &VlanMatch) -> Vec<u16> {
+fn vlans(vlan: VlanMatch) -> Vec<u16> {
     match vlan {
         VlanMatch::Untagged => vec![0],
-        VlanMatch::Id(id) => vec![*id],
+        VlanMatch::Id(id) => vec![id],
         VlanMatch::Any => vec![0, OTHER_VLANS],
     }
 }

@@ -27,11 +27,6 @@ impl Losses {
         }
     }
 
-    /// The link.
-    pub(super) const fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
     /// Takes over what the kernel has counted since the last time, reports it if it is time to,
     /// and returns it.
     pub(super) fn take(&mut self, socket: &Socket) -> u64 {

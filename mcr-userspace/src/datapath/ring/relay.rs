@@ -71,20 +71,18 @@ impl Relay {
         self.mine.lost(frames);
     }
 
-    /// What was counted so far of what there still is.
+    /// What was counted so far, but of what has made room for something else.
     pub(super) fn counters(&self) -> Counters {
         let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
         let ids = 0_u32..;
         let slots = ids.clone().zip(&self.mine.slots);
         let exits = ids.zip(&self.mine.exits);
         let slot = |(id, (added, stats)): (u32, &(u64, SlotStats))| {
-            let entry = shared.slots.get(id)?;
-            (entry.added == *added).then_some((id, *stats))
+            (shared.slots.added(id)? == *added).then_some((id, *stats))
         };
         let exit = |(id, exit): (u32, &Option<(u64, u64, Exit)>)| {
             let (added, _, exit) = exit.as_ref()?;
-            let entry = shared.egresses.get(id)?;
-            (entry.added == *added).then_some((id, exit.stats))
+            (shared.egresses.added(id)? == *added).then_some((id, exit.stats))
         };
         Counters {
             links: [(self.ifindex, self.mine.stats)].into(),
@@ -331,11 +329,20 @@ mod tests {
         assert_eq!(after(&mut relay, &one).slots[&2].frames, 2);
         change(2, None);
         let counted = after(&mut relay, &one);
-        assert!(!counted.slots.contains_key(&2));
+        assert_eq!(counted.slots[&2].frames, 2);
         assert_eq!(counted.links[&INGRESS].reasons[Reason::NoRelay.index()], 1);
         change(2, Some(SLOT));
         assert_eq!(after(&mut relay, &one).slots[&2].frames, 1);
-        shared.write().unwrap().egresses.put(4, None);
+        let put = |egress| shared.write().unwrap().egresses.put(4, egress);
+        let egress = shared
+            .read()
+            .unwrap()
+            .egresses
+            .get(4)
+            .map(|e| e.value.clone());
+        put(None);
+        assert!(relay.counters().egresses.contains_key(&4));
+        put(egress);
         assert!(!relay.counters().egresses.contains_key(&4));
     }
 }

@@ -63,7 +63,9 @@ struct Bucket {
 
 /// Entries by id.
 pub(super) struct Entries<T> {
-    entries: Vec<Option<Entry<T>>>,
+    by_id: Vec<Option<Entry<T>>>,
+    /// The change that added the entry with each id, or the last one that had it.
+    added: Vec<u64>,
     /// The number of the latest change.
     changes: u64,
 }
@@ -71,7 +73,8 @@ pub(super) struct Entries<T> {
 impl<T> Default for Entries<T> {
     fn default() -> Self {
         Self {
-            entries: Vec::new(),
+            by_id: Vec::new(),
+            added: Vec::new(),
             changes: 0,
         }
     }
@@ -89,7 +92,7 @@ pub(super) struct Entry<T> {
 impl<T> Entries<T> {
     /// The entry with this id.
     pub(super) fn get(&self, id: u32) -> Option<&Entry<T>> {
-        self.entries.get(id as usize)?.as_ref()
+        self.by_id.get(id as usize)?.as_ref()
     }
 
     /// Makes an entry this one; `None` removes it. The ids are small and dense: the planner bounds
@@ -97,15 +100,25 @@ impl<T> Entries<T> {
     pub(super) fn put(&mut self, id: u32, value: Option<T>) {
         self.changes += 1;
         let id = id as usize;
-        if id >= self.entries.len() {
-            self.entries.resize_with(id + 1, || None);
+        if id >= self.by_id.len() {
+            self.by_id.resize_with(id + 1, || None);
+            self.added.resize(id + 1, 0);
         }
-        let place = &mut self.entries[id];
-        *place = value.map(|value| Entry {
+        if self.by_id[id].is_none() && value.is_some() {
+            self.added[id] = self.changes;
+        }
+        let added = self.added[id];
+        self.by_id[id] = value.map(|value| Entry {
             value,
-            added: place.as_ref().map_or(self.changes, |entry| entry.added),
+            added,
             changed: self.changes,
         });
+    }
+
+    /// The change that added the entry with this id, or the last one that had it: what it has
+    /// counted is still asked for when it has gone.
+    pub(super) fn added(&self, id: u32) -> Option<u64> {
+        self.added.get(id as usize).copied()
     }
 }
 

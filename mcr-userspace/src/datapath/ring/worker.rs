@@ -33,7 +33,8 @@ use super::{
 use crate::datapath::Counters;
 
 enum Message {
-    HostFrames(bool),
+    /// Take what this host itself sends, or no more, and say when this is so.
+    HostFrames(bool, mpsc::Sender<io::Result<()>>),
     /// Send what was counted.
     Count(mpsc::Sender<Counters>),
 }
@@ -131,9 +132,12 @@ impl Worker {
         })
     }
 
-    /// Takes what this host itself sends out of the link as well, or no more.
-    pub(super) fn host_frames(&self, wanted: bool) {
-        self.send(Message::HostFrames(wanted));
+    /// Takes what this host itself sends out of the link as well, or no more, from now on.
+    pub(super) fn host_frames(&self, wanted: bool) -> io::Result<()> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Message::HostFrames(wanted, reply));
+        // There is no answer from a thread that has ended.
+        answer.recv().unwrap_or(Ok(()))
     }
 
     /// Sends what was counted by everything before, in a while. Nothing, if the thread has
@@ -258,7 +262,10 @@ impl Thread {
     fn read_messages(&mut self) -> bool {
         loop {
             match self.messages.try_recv() {
-                Ok(Message::HostFrames(wanted)) => self.host_frames(wanted),
+                Ok(Message::HostFrames(wanted, reply)) => {
+                    // Whoever asked waits for it.
+                    drop(reply.send(set_host_frames(self.receiver.socket(), wanted)));
+                }
                 Ok(Message::Count(reply)) => {
                     self.take_losses();
                     // Whoever asked may have gone.
@@ -267,16 +274,6 @@ impl Thread {
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
-        }
-    }
-
-    fn host_frames(&self, wanted: bool) {
-        if let Err(error) = set_host_frames(self.receiver.socket(), wanted) {
-            tracing::warn!(
-                ifindex = self.losses.ifindex(),
-                %error,
-                "what this host itself sends is not relayed from this link"
-            );
         }
     }
 
