@@ -14,7 +14,7 @@ use mcr::{
         parse_bytes,
         report::Report,
     },
-    plan::{LinkKind, LinkState, Op, Table, World, diff, plan},
+    plan::{LinkKind, LinkState, Offers, Op, Table, World, diff, plan},
 };
 use mcr_tests::{fixtures::RELAY_MAC, pipeline::Held};
 
@@ -119,6 +119,7 @@ fn link(index: u32, name: &str) -> LinkState {
         parent: None,
         addresses: networks.iter().filter_map(|n| n.parse().ok()).collect(),
         broadcasts: vec![[10, low, 0, 255].into()],
+        offers: Offers::default(),
     }
 }
 

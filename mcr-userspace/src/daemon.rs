@@ -118,6 +118,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         relay_mac: relay_mac(settings.instance.as_str()),
         limits: settings.limits,
         leased: datapath.leased,
+        means: datapath.means,
         ..World::default()
     };
     let mut controller = Controller::new(world, datapath.back_end);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use mcr::{
     config::{model::Limits, parse_bytes},
-    plan::{LinkKind, LinkState, PlanError, Table, World, diff, plan},
+    plan::{LinkKind, LinkState, Offers, PlanError, Table, World, diff, plan},
 };
 
 fn link(name: &str) -> LinkState {
@@ -20,6 +20,7 @@ fn link(name: &str) -> LinkState {
         parent: None,
         addresses: Vec::new(),
         broadcasts: Vec::new(),
+        offers: Offers::default(),
     }
 }
 

@@ -16,7 +16,7 @@ mod relays;
 
 use std::collections::BTreeMap;
 
-use mcr::plan::{LinkKind, LinkMap, LinkState, World};
+use mcr::plan::{LinkKind, LinkMap, LinkState, Offers, World};
 use mcr_common::Reason;
 
 pub use relays::relays;
@@ -102,6 +102,7 @@ pub fn world([ingress, out, side, trunk]: [u32; 4]) -> World {
         parent: None,
         addresses: Vec::new(),
         broadcasts: Vec::new(),
+        offers: Offers::default(),
     };
     let network = |text: &str| text.parse().into_iter().collect();
     World {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mcr::{
     membership::joins::Joins,
-    plan::{Join, LinkKind, LinkState},
+    plan::{Join, LinkKind, LinkState, Offers},
 };
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Member, Netns, Said, Topology, UdpFrame,
@@ -40,6 +40,7 @@ fn state(name: &str) -> LinkState {
         parent: None,
         addresses: Vec::new(),
         broadcasts: Vec::new(),
+        offers: Offers::default(),
     }
 }
 

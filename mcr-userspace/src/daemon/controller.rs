@@ -332,7 +332,7 @@ mod tests {
     use crate::{
         config::{model::DatapathChoice, parse_bytes},
         datapath::{Counters, fake::Fake},
-        plan::{LinkKind, LinkMap, LinkState},
+        plan::{LinkKind, LinkMap, LinkState, Offers},
     };
 
     /// Every slot has relayed one frame, and from a certain step on everything fails.
@@ -385,6 +385,7 @@ mod tests {
             parent: None,
             addresses: Vec::new(),
             broadcasts: Vec::new(),
+            offers: Offers::default(),
         };
         LinkMap::from_iter([(1, link("a")), (2, link("b"))])
     }

@@ -8,6 +8,7 @@ use crate::{
         ebpf::{Ebpf, Hook, LoadError},
         ring::Ring,
     },
+    plan::Means,
 };
 
 /// A datapath, and what the plan has to know of it.
@@ -16,6 +17,8 @@ pub struct Selected {
     pub back_end: Box<dyn Datapath>,
     /// Whether its attachments outlive this process.
     pub leased: bool,
+    /// What it can do.
+    pub means: Means,
 }
 
 /// Why there is no datapath.
@@ -74,6 +77,11 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     Ok(Selected {
         back_end: Box::new(Ebpf::load(hook, &settings.limits)?),
         leased: hook.outlives_process(),
+        means: Means {
+            programs: true,
+            demanded: settings.datapath,
+            ..Means::default()
+        },
     })
 }
 
@@ -81,5 +89,6 @@ fn ring() -> Result<Selected, StepError> {
     Ok(Selected {
         back_end: Box::new(Ring::new()?),
         leased: false,
+        means: Means::default(),
     })
 }

@@ -94,6 +94,7 @@ fn net(address: IpAddr, prefix: u8) -> Option<IpNet> {
 mod tests {
     use super::*;
     use crate::plan::LinkKind;
+    use crate::plan::Offers;
 
     fn message(prefix_len: u8, attributes: Vec<AddressAttribute>) -> AddressMessage {
         let mut message = AddressMessage::default();
@@ -116,6 +117,7 @@ mod tests {
             parent: None,
             addresses: Vec::new(),
             broadcasts: Vec::new(),
+            offers: Offers::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop,
 };
 
-use crate::plan::{LinkKind, LinkState};
+use crate::plan::{LinkKind, LinkState, Offers};
 
 /// The interface a message describes, with its index. Of IP addresses these messages say nothing.
 pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
@@ -22,6 +22,7 @@ pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
         parent: None,
         addresses: Vec::new(),
         broadcasts: Vec::new(),
+        offers: Offers::default(),
     };
     let mut info_kind = None;
     let mut lower = None;

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::config::model::{Limits, LinkSelector, Relay};
+use crate::config::model::{DatapathChoice, Limits, LinkSelector, Relay};
 
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200 section 5).
 const IPV6_MTU: u32 = 1280;
@@ -32,6 +32,21 @@ pub struct World {
     pub relay_mac: [u8; 6],
     /// Whether attachments outlive this process, so that they need a lease.
     pub leased: bool,
+    /// What the datapath can do.
+    pub means: Means,
+}
+
+/// What the datapath can do, whatever the links are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Means {
+    /// Programs in the kernel make the copies, and not packet sockets.
+    pub programs: bool,
+    /// The XDP program is loaded: the kernel has all it needs.
+    pub xdp: bool,
+    /// Interface index of the link of ours from which the kernel sends a frame to many links at once.
+    pub fan: Option<u32>,
+    /// What the user asks for. What is demanded is not replaced by anything else.
+    pub demanded: DatapathChoice,
 }
 
 /// The links a relay names.
@@ -66,6 +81,33 @@ pub struct LinkState {
     /// The directed broadcast addresses of its IPv4 networks, sorted: those that were given
     /// (`IFA_BROADCAST` of rtnetlink(7)), and the last address of each network.
     pub broadcasts: Vec<Ipv4Addr>,
+    /// What it offers to programs.
+    pub offers: Offers,
+}
+
+/// What a link offers to programs that take frames before the host's stack, or send them past it, as
+/// far as the kernel tells. What is not known is not offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
+pub struct Offers {
+    /// What kind of device it is (`IFLA_INFO_KIND` of rtnetlink(7)): `veth`, `bridge`; empty for a card.
+    pub device: String,
+    /// Its driver runs XDP programs (`NETDEV_XDP_ACT_BASIC` and `NETDEV_XDP_ACT_REDIRECT` of
+    /// `include/uapi/linux/netdev.h`).
+    pub xdp: bool,
+    /// Its driver sends what XDP programs redirect to it (`NETDEV_XDP_ACT_NDO_XMIT`). A veth does as long
+    /// as its peer has GRO on, or an XDP program.
+    pub xdp_transmit: bool,
+    /// The id of an XDP program that somebody else has attached.
+    pub foreign_xdp: Option<u32>,
+    /// It takes VLAN tags out of frames, where XDP programs don't see them.
+    pub strips_tags: bool,
+    /// Frames wait in a queue, or pass filters, on their way out of it, which who sends past the host's
+    /// stack would leave out: it has a qdisc other than `noqueue`.
+    pub queues: bool,
 }
 
 /// What a link is, as far as relaying differs.
@@ -209,6 +251,7 @@ mod tests {
             parent: None,
             addresses: Vec::new(),
             broadcasts: Vec::new(),
+            offers: Offers::default(),
         }
     }
 

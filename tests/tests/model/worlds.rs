@@ -10,7 +10,7 @@ use mcr::{
     config::model::{
         Edits, GroupMatch, Limit, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
     },
-    plan::{LinkKind, LinkState, World},
+    plan::{LinkKind, LinkState, Offers, World},
 };
 use proptest::{
     bool::weighted,
@@ -190,6 +190,7 @@ pub(crate) fn plain(name: &str) -> LinkState {
         parent: None,
         addresses: Vec::new(),
         broadcasts: Vec::new(),
+        offers: Offers::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::plan::Offers;
 use crate::{
     config::parse,
     control::view::RouteView,
@@ -20,6 +21,7 @@ fn link(name: &str, up: bool) -> LinkState {
         parent: None,
         addresses: Vec::new(),
         broadcasts: Vec::new(),
+        offers: Offers::default(),
     }
 }
 
