@@ -10,7 +10,7 @@ use mcr::{
     config::model::{
         Edits, GroupMatch, Limit, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
     },
-    plan::{LinkKind, LinkState, Offers, World},
+    plan::{LinkKind, LinkState, Means, Offers, World},
 };
 use proptest::{
     bool::weighted,
@@ -99,6 +99,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     limits: Limits::default(),
                     relay_mac: RELAY_MAC,
                     leased,
+                    means: Means::default(),
                 }
             },
         )
