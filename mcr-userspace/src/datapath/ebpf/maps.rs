@@ -2,6 +2,7 @@
 
 pub(super) mod array;
 mod counters;
+mod devmap;
 mod hash;
 mod trie;
 
