@@ -4,23 +4,18 @@ use std::fmt::Write as _;
 
 use mcr::{
     config::{model::Limits, parse_bytes},
-    plan::{LinkKind, LinkState, Offers, PlanError, Table, World, diff, plan},
+    plan::{LinkKind, LinkState, PlanError, Table, World, diff, plan},
 };
 
 fn link(name: &str) -> LinkState {
     LinkState {
         name: name.to_owned(),
-        alternative_names: Vec::new(),
         kind: LinkKind::Software,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
         running: true,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
-        offers: Offers::default(),
+        ..LinkState::default()
     }
 }
 

@@ -16,7 +16,7 @@ mod relays;
 
 use std::collections::BTreeMap;
 
-use mcr::plan::{LinkKind, LinkMap, LinkState, Offers, World};
+use mcr::plan::{LinkKind, LinkMap, LinkState, World};
 use mcr_common::Reason;
 
 pub use relays::relays;
@@ -92,17 +92,12 @@ pub const SIDE_MTU: u32 = 1400;
 pub fn world([ingress, out, side, trunk]: [u32; 4]) -> World {
     let link = |name: &str, last: u8| LinkState {
         name: name.to_owned(),
-        alternative_names: Vec::new(),
         kind: LinkKind::Software,
         mac: [HOST_MAC[0], 0, 0, 0, 0, last],
         mtu: MTU,
         up: true,
         running: true,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
-        offers: Offers::default(),
+        ..LinkState::default()
     };
     let network = |text: &str| text.parse().into_iter().collect();
     World {

@@ -59,7 +59,7 @@ pub use mcr::{Mcr, binary, rules};
 pub use netns::Netns;
 pub use process::Process;
 pub use reports::{Delivery, Reported, Said};
-pub use size::Size;
+pub use size::{Size, soak};
 pub use stats::Stats;
 pub use tap::Tap;
 pub use topology::Topology;

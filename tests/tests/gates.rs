@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mcr::{
     membership::joins::Joins,
-    plan::{Join, LinkKind, LinkState, Offers},
+    plan::{Join, LinkKind, LinkState},
 };
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Member, Netns, Said, Topology, UdpFrame,
@@ -30,17 +30,12 @@ on_every_datapath!(
 fn state(name: &str) -> LinkState {
     LinkState {
         name: name.to_owned(),
-        alternative_names: Vec::new(),
         kind: LinkKind::Software,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
         running: true,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
-        offers: Offers::default(),
+        ..LinkState::default()
     }
 }
 

@@ -333,7 +333,7 @@ mod tests {
     use crate::{
         config::{model::DatapathChoice, parse_bytes},
         datapath::{Counters, fake::Fake},
-        plan::{LinkKind, LinkMap, LinkState, Offers},
+        plan::{LinkKind, LinkMap, LinkState},
     };
 
     /// Every slot has relayed one frame, and from a certain step on everything fails.
@@ -376,17 +376,12 @@ mod tests {
     fn links() -> LinkMap {
         let link = |name: &str| LinkState {
             name: name.to_owned(),
-            alternative_names: Vec::new(),
             kind: LinkKind::Software,
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             up: true,
             running: true,
-            master: None,
-            parent: None,
-            addresses: Vec::new(),
-            broadcasts: Vec::new(),
-            offers: Offers::default(),
+            ..LinkState::default()
         };
         LinkMap::from_iter([(1, link("a")), (2, link("b"))])
     }

@@ -94,7 +94,6 @@ fn net(address: IpAddr, prefix: u8) -> Option<IpNet> {
 mod tests {
     use super::*;
     use crate::plan::LinkKind;
-    use crate::plan::Offers;
 
     fn message(prefix_len: u8, attributes: Vec<AddressAttribute>) -> AddressMessage {
         let mut message = AddressMessage::default();
@@ -107,17 +106,11 @@ mod tests {
     fn link() -> LinkState {
         LinkState {
             name: "a".to_owned(),
-            alternative_names: Vec::new(),
             kind: LinkKind::Software,
-            mac: [0; 6],
             mtu: 1500,
             up: true,
             running: true,
-            master: None,
-            parent: None,
-            addresses: Vec::new(),
-            broadcasts: Vec::new(),
-            offers: Offers::default(),
+            ..LinkState::default()
         }
     }
 

@@ -6,24 +6,15 @@ use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop,
 };
 
-use crate::plan::{LinkKind, LinkState, Offers};
+use crate::plan::{LinkKind, LinkState};
 
 /// The interface a message describes, with its index. Of IP addresses these messages say nothing, and of
 /// what it offers only what kind of device it is, and whether there is an XDP program, be it ours.
 pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
     let mut link = LinkState {
-        name: String::new(),
-        alternative_names: Vec::new(),
-        kind: LinkKind::NoEthernet,
-        mac: [0; 6],
-        mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         running: message.header.flags.contains(LinkFlags::Running),
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
-        offers: Offers::default(),
+        ..LinkState::default()
     };
     let mut info_kind = None;
     let mut lower = None;

@@ -60,8 +60,8 @@ fn links_of(relay: &Relay) -> impl Iterator<Item = &LinkSelector> {
     relay.from.iter().chain(ways)
 }
 
-/// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A network interface. By default it is one of which nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkState {
     /// Its name.
     pub name: String,
@@ -116,7 +116,7 @@ pub struct Offers {
 }
 
 /// What a link is, as far as relaying differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LinkKind {
     /// Made by software: a bridge, a veth, a tap.
     Software,
@@ -127,6 +127,7 @@ pub enum LinkKind {
     /// The loopback device.
     Loopback,
     /// It has no Ethernet header: tun, WireGuard, PPP.
+    #[default]
     NoEthernet,
 }
 
@@ -261,11 +262,7 @@ mod tests {
             mtu: 1500,
             up: true,
             running: true,
-            master: None,
-            parent: None,
-            addresses: Vec::new(),
-            broadcasts: Vec::new(),
-            offers: Offers::default(),
+            ..LinkState::default()
         }
     }
 

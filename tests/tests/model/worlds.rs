@@ -10,7 +10,7 @@ use mcr::{
     config::model::{
         Edits, GroupMatch, Limit, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
     },
-    plan::{LinkKind, LinkState, Offers, World},
+    plan::{LinkKind, LinkState, Means, World},
 };
 use proptest::{
     bool::weighted,
@@ -99,6 +99,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     limits: Limits::default(),
                     relay_mac: RELAY_MAC,
                     leased,
+                    means: Means::default(),
                 }
             },
         )
@@ -180,17 +181,12 @@ pub(crate) fn willing(mut relays: Vec<Relay>) -> World {
 pub(crate) fn plain(name: &str) -> LinkState {
     LinkState {
         name: name.to_owned(),
-        alternative_names: Vec::new(),
         kind: LinkKind::Software,
         mac: [0x02, 0, 0, 0, 1, name.as_bytes()[0]],
         mtu: 1500,
         up: true,
         running: true,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
-        offers: Offers::default(),
+        ..LinkState::default()
     }
 }
 

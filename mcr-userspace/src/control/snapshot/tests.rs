@@ -1,7 +1,6 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::plan::Offers;
 use crate::{
     config::parse,
     control::view::RouteView,
@@ -17,11 +16,7 @@ fn link(name: &str, up: bool) -> LinkState {
         mtu: 1500,
         up,
         running: up,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
-        offers: Offers::default(),
+        ..LinkState::default()
     }
 }
 
