@@ -52,7 +52,11 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
             break;
         }
         let how = if drop_local && left == 1 { GIVE } else { CLONE };
-        let egress = if fan { found.fan - 1 } else { set.members[index] };
+        let egress = if fan {
+            found.fan - 1
+        } else {
+            set.members[index]
+        };
         let target = u64::from(egress) | how;
         let ctx = ctx.as_ptr().cast();
         let mut verdict = mcr_copy(ctx, target);

@@ -129,7 +129,7 @@ pub(crate) fn mcr_fan_single(ctx: TcContext) -> i32 {
 /// Hears of a frame that did not reach all links of its set, because one is down, or takes no frames
 /// of its size: the kernel goes no further after such a one (`dev_map_redirect_multi` in
 /// `kernel/bpf/devmap.c`).
-#[raw_tracepoint(tracepoint = "xdp_redirect_map_err")]
+#[raw_tracepoint(tracepoint = "xdp_redirect_err")]
 pub(crate) fn mcr_fan_failed(ctx: RawTracePointContext) -> i32 {
     /// Which argument of the tracepoint is the id of the map (`include/trace/events/xdp.h`).
     const MAP: usize = 5;

@@ -10,9 +10,7 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use mcr_common::{
-    Frame, HopRewrite, Tag, edit::checksum::Difference, frame::Plain, table::Egress,
-};
+use mcr_common::{Frame, HopRewrite, Tag, edit::checksum::Difference, frame::Plain, table::Egress};
 
 /// `PACKET_HOST` of `include/uapi/linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;

@@ -119,6 +119,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         limits: settings.limits,
         leased: datapath.leased,
         means: datapath.means,
+        no_fan: datapath.no_fan,
         ..World::default()
     };
     let mut controller = Controller::new(world, datapath.back_end);

@@ -261,6 +261,16 @@ impl Egress {
         self.has(FAN)
     }
 
+    /// The id of the set it stands for.
+    #[must_use]
+    pub const fn fan_set(&self) -> Option<u32> {
+        if self.is_fan() {
+            fan::set(self.destination_mac)
+        } else {
+            None
+        }
+    }
+
     /// Whether copies go to one station.
     #[must_use]
     pub const fn is_unicast(&self) -> bool {

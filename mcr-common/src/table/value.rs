@@ -82,6 +82,15 @@ pub struct EgressSet {
 
 const _: () = assert!(size_of::<EgressSet>() == 260);
 
+impl EgressSet {
+    /// Ids of the egresses.
+    #[must_use]
+    pub fn ids(&self) -> &[u32] {
+        let length = (self.len as usize).min(MAX_EGRESSES);
+        &self.members[..length]
+    }
+}
+
 /// Counters of an ingress link, one of each CPU. Interest = relayed frames + reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

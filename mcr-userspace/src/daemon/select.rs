@@ -19,6 +19,8 @@ pub struct Selected {
     pub leased: bool,
     /// What it can do.
     pub means: Means,
+    /// Why it can't send a frame to many links at once, as a sentence without an end.
+    pub no_fan: Option<String>,
 }
 
 /// Why there is no datapath.
@@ -74,8 +76,10 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
 
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
+    let back_end = Ebpf::load(hook, &settings.limits)?;
     Ok(Selected {
-        back_end: Box::new(Ebpf::load(hook, &settings.limits)?),
+        no_fan: back_end.no_fan(),
+        back_end: Box::new(back_end),
         leased: hook.outlives_process(),
         means: Means {
             programs: true,
@@ -90,5 +94,6 @@ fn ring() -> Result<Selected, StepError> {
         back_end: Box::new(Ring::new()?),
         leased: false,
         means: Means::default(),
+        no_fan: None,
     })
 }

@@ -37,6 +37,8 @@ pub struct World {
     /// Why programs in the kernel can't make the copies, as a sentence; empty where they can, or where
     /// nobody wants them.
     pub no_programs: String,
+    /// Why the kernel can't send a frame to many links at once, as a sentence without an end.
+    pub no_fan: Option<String>,
     /// Ids of the XDP programs that are ours.
     pub own_programs: BTreeSet<u32>,
 }
@@ -48,8 +50,6 @@ pub struct Means {
     pub programs: bool,
     /// The XDP program is loaded: the kernel has all it needs.
     pub xdp: bool,
-    /// Interface index of the link of ours from which the kernel sends a frame to many links at once.
-    pub fan: Option<u32>,
     /// What the user asks for. What is demanded is not replaced by anything else.
     pub demanded: DatapathChoice,
 }

@@ -2,8 +2,8 @@
 
 pub(super) mod array;
 mod counters;
-mod devmap;
-mod hash;
+pub(super) mod devmap;
+pub(super) mod hash;
 mod trie;
 
 use std::io;
@@ -138,6 +138,7 @@ impl Maps {
                 }
                 self.egresses.put(change)
             }
+            Op::Fan(_) => Ok(()),
         }
     }
 

@@ -18,9 +18,7 @@ const LEAST: usize = 10;
 const LEAST_GIVEN: usize = 5;
 
 /// Devices that hand a frame on as it is, with whatever is left to be done to its checksum.
-const KINDS: [&str; 7] = [
-    "veth", "bridge", "macvlan", "dummy", "bond", "team", "vlan",
-];
+const KINDS: [&str; 7] = ["veth", "bridge", "macvlan", "dummy", "bond", "team", "vlan"];
 
 /// Whether all copies of a job can be made at once.
 ///
@@ -31,7 +29,9 @@ pub(super) fn can(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
     let least = if job.drop_local { LEAST_GIVEN } else { LEAST };
     let count = job.egresses.len();
     if count < least {
-        return Err(format!("faster from {least} copies on, and these are {count}"));
+        return Err(format!(
+            "faster from {least} copies on, and these are {count}"
+        ));
     }
     if let Some(why) = &world.no_fan {
         return Err(why.clone());

@@ -30,7 +30,7 @@ impl LinkSets {
     }
 
     /// Makes the set `id` these links, by interface index; on its way out of each, a frame passes
-    /// `edit`, a program of kind `xdp/devmap`.
+    /// `edit`, a program of kind `xdp/devmap`. Gives the id of the set's map in the kernel.
     ///
     /// A broadcast walks through all buckets of its map, and the kernel has had bugs where one was
     /// changed or freed meanwhile (CVE-2024-36937). So a set gets a map of its own size, which is
@@ -45,12 +45,13 @@ impl LinkSets {
         id: u32,
         links: &[u32],
         edit: Option<&ProgramFd>,
-    ) -> Result<(), StepError> {
+    ) -> Result<u32, StepError> {
         let wrong = |error| failed(self.name, error);
         let entries = u32::try_from(links.len().max(1)).unwrap_or(u32::MAX);
         let kind = BPF_MAP_TYPE_DEVMAP_HASH as u32;
         let map = Map::new_from_params(kind, KEY, VALUE, entries, 0);
         let map = MapData::create(map, SET, None).map_err(wrong)?;
+        let number = map.info().map_err(wrong)?.id();
         let mut set: DevMapHash<Data> =
             aya::maps::Map::DevMapHash(map).try_into().map_err(wrong)?;
         for link in links {
@@ -59,6 +60,7 @@ impl LinkSets {
                 StepError::system(format!("map {}, link {link}", self.name), source)
             })?;
         }
-        self.sets.set(id, &set, 0).map_err(wrong)
+        self.sets.set(id, &set, 0).map_err(wrong)?;
+        Ok(number)
     }
 }
