@@ -10,7 +10,7 @@ use mcr::{
     datapath::fake::Fake,
     plan::{
         Change, Op, Table, World, diff, plan,
-        table::{FrameRoute, Route},
+        table::{Fan, FrameRoute, Route},
     },
 };
 use mcr_common::{

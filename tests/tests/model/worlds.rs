@@ -100,6 +100,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     relay_mac: RELAY_MAC,
                     leased,
                     means: Means::default(),
+                    ..World::default()
                 }
             },
         )

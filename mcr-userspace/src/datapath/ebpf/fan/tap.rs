@@ -4,7 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::{unix::net::UnixDatagram},
+    os::unix::net::UnixDatagram,
 };
 
 use nix::{
