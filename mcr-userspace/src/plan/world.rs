@@ -8,6 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::choice::Worth;
 use crate::config::model::{DatapathChoice, Limits, LinkSelector, Relay};
 
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200 section 5).
@@ -39,6 +40,8 @@ pub struct World {
     pub no_programs: String,
     /// Why the kernel can't send a frame to many links at once, as a sentence without an end.
     pub no_fan: Option<String>,
+    /// From how many copies on it is worth it.
+    pub worth: Worth,
     /// Ids of the XDP programs that are ours.
     pub own_programs: BTreeSet<u32>,
 }

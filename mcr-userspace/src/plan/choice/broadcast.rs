@@ -12,10 +12,21 @@ use mcr_common::table::{Egress, VlanEdit};
 use super::{Job, Replicator};
 use crate::plan::world::{LinkState, World};
 
-/// From how many copies on it is faster to make them at once: where the host gets the frame as well,
-/// and where it is given away.
-const LEAST: usize = 10;
-const LEAST_GIVEN: usize = 5;
+/// From how many copies on it is faster to make them at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worth {
+    /// Where the host gets the frame as well.
+    pub kept: usize,
+    /// Where it is given away.
+    pub given: usize,
+}
+
+impl Default for Worth {
+    /// As measured by `cargo xtask bench`.
+    fn default() -> Self {
+        Self { kept: 10, given: 5 }
+    }
+}
 
 /// Devices that hand a frame on as it is, with whatever is left to be done to its checksum.
 const KINDS: [&str; 7] = ["veth", "bridge", "macvlan", "dummy", "bond", "team", "vlan"];
@@ -26,7 +37,11 @@ const KINDS: [&str; 7] = ["veth", "bridge", "macvlan", "dummy", "bond", "team", 
 ///
 /// Why not, as a sentence without an end.
 pub(super) fn can(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
-    let least = if job.drop_local { LEAST_GIVEN } else { LEAST };
+    let least = if job.drop_local {
+        world.worth.given
+    } else {
+        world.worth.kept
+    };
     let count = job.egresses.len();
     if count < least {
         return Err(format!(
@@ -154,7 +169,8 @@ mod tests {
 
     #[test]
     fn it_is_taken_from_some_copies_on_and_earlier_where_the_frame_is_given_away() {
-        let [least, given] = [LEAST, LEAST_GIVEN].map(|least| u32::try_from(least).unwrap());
+        let Worth { kept, given } = Worth::default();
+        let [least, given] = [kept, given].map(|least| u32::try_from(least).unwrap());
         for (count, drop_local, is) in [
             (least, false, true),
             (least - 1, false, false),
