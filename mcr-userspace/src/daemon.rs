@@ -89,6 +89,9 @@ pub enum DaemonError {
     /// The relays can't be put in force.
     #[error(transparent)]
     Settle(#[from] SettleError),
+    /// What is demanded of the datapath can't be had for a relay.
+    #[error("{0}")]
+    Denied(String),
     /// The operating system said no to something else.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -119,10 +122,15 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         limits: settings.limits,
         leased: datapath.leased,
         means: datapath.means,
+        no_programs: datapath.no_programs,
+        no_xdp: datapath.no_xdp,
         ..World::default()
     };
     let mut controller = Controller::new(world, datapath.back_end);
     controller.settle()?;
+    if let Some(sentence) = controller.denied() {
+        return Err(DaemonError::Denied(sentence));
+    }
     // What the kernel knows of stations by now belongs to being ready.
     neighbours.follow(controller.neighbours()).await;
     controller.set_neighbours(neighbours.note().await);

@@ -92,15 +92,16 @@ impl Controller {
     pub fn set_links(&mut self, links: &links::Map, touched: &BTreeSet<u32>) {
         let mut matters = false;
         for index in touched {
-            let (before, after) = (self.world.links.get(index), links.get(index));
-            if before == after {
+            let before = self.world.links.get(index);
+            let after = links.get(index).map(|link| self.world.without_own(link));
+            if before == after.as_ref() {
                 continue;
             }
-            matters |= self.world.is_concerned(before, after);
+            matters |= self.world.is_concerned(before, after.as_ref());
             // A link that changed may be attachable now.
             self.world.refused.remove(index);
             match after {
-                Some(link) => self.world.links.insert(*index, link.clone()),
+                Some(link) => self.world.links.insert(*index, link),
                 None => self.world.links.remove(*index),
             };
         }
@@ -145,6 +146,16 @@ impl Controller {
     pub fn relays(&self) -> (usize, usize) {
         let in_force = self.states.iter().filter(|state| state.in_force).count();
         (self.states.len(), in_force)
+    }
+
+    /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
+    #[must_use]
+    pub fn denied(&self) -> Option<String> {
+        let denied = |state: &RelayState| {
+            let sentence = state.denied.first()?;
+            Some(format!("relay {}: {sentence}", state.name))
+        };
+        self.states.iter().find_map(denied)
     }
 
     /// When what the system has refused is to be tried again.
@@ -343,7 +354,7 @@ fn report_state(state: &RelayState) {
     if let Some(reason) = &state.refused {
         tracing::error!("relay {name} is not in force: {reason}");
     }
-    for sentence in &state.unusable {
+    for sentence in state.unusable.iter().chain(&state.denied) {
         tracing::error!("relay {name}: {sentence}");
     }
     for sentence in &state.warnings {
