@@ -1,5 +1,7 @@
 //! The ways `mcr` makes copies: what must hold holds on each of them.
 
+use crate::Feature;
+
 /// Who makes the copies, and how it is hooked in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datapath {
@@ -12,6 +14,15 @@ pub enum Datapath {
 }
 
 impl Datapath {
+    /// What it needs of the kernel.
+    #[must_use]
+    pub fn needs(self) -> &'static [Feature] {
+        match self {
+            Self::Tcx => &[Feature::Tcx],
+            Self::Clsact | Self::AfPacket => &[],
+        }
+    }
+
     /// What makes `mcr run` choose it.
     #[must_use]
     pub fn arguments(self) -> &'static [&'static str] {
@@ -62,7 +73,11 @@ macro_rules! on {
     ($test:ident, $datapath:ident, $name:ident) => {
         #[test]
         fn $test() -> anyhow::Result<()> {
-            super::$name($crate::Datapath::$datapath)
+            let datapath = $crate::Datapath::$datapath;
+            if $crate::skipped(datapath.needs())? {
+                return Ok(());
+            }
+            super::$name(datapath)
         }
     };
 }

@@ -14,6 +14,7 @@
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
+//! - [`Feature`]: what a kernel may lack; [`needs!`] leaves a test out there, visibly
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
 //! [`oracle`], [`fixtures`], [`pipeline`] and [`large`] need no privileges: a naive model of the
@@ -23,6 +24,7 @@
 mod capture;
 mod circle;
 mod datapath;
+mod feature;
 pub mod fixtures;
 mod frame;
 mod inject;
@@ -48,6 +50,7 @@ mod view;
 pub use capture::{Capture, Captured, PacketType, VlanTag};
 pub use circle::Circle;
 pub use datapath::Datapath;
+pub use feature::{Feature, skipped, tell};
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
 pub use kernel::Held;
