@@ -12,6 +12,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::util::KernelVersion;
 use nix::libc;
 
 use crate::Netns;
@@ -32,16 +33,19 @@ pub enum Feature {
     VlanFiltering,
     /// The qdisc netem, which loses and delays frames.
     Netem,
+    /// Packet sockets that are told of UDP segments (Linux 6.2).
+    DescribedSegments,
 }
 
 impl Feature {
     /// All there are.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Tcx,
         Self::VlanLinks,
         Self::Bonds,
         Self::VlanFiltering,
         Self::Netem,
+        Self::DescribedSegments,
     ];
 
     /// What people call it.
@@ -53,6 +57,25 @@ impl Feature {
             Self::Bonds => "bonds",
             Self::VlanFiltering => "VLAN filtering of bridges",
             Self::Netem => "netem",
+            Self::DescribedSegments => "packet sockets that are told of UDP segments",
+        }
+    }
+
+    /// What becomes of mcr or of its tests without it.
+    #[must_use]
+    pub const fn without(self) -> &'static str {
+        match self {
+            Self::Tcx => {
+                "the TC program is a filter under clsact, which stops relaying within two seconds after \
+                 a kill, and is removed by the next start"
+            }
+            Self::VlanLinks => "tested with tags in frames, `vlan: N`, alone",
+            Self::Bonds | Self::VlanFiltering => "not tested",
+            Self::Netem => "tested without loss and delay",
+            Self::DescribedSegments => {
+                "with packet sockets, datagrams whose segmentation was left to hardware are counted as \
+                 `too-big`, and not relayed; the TC program relays them"
+            }
         }
     }
 
@@ -82,6 +105,7 @@ impl Feature {
                 .and_then(|()| netns.ip_output("-details link show br0"))
                 .is_ok_and(|text| text.contains("vlan_filtering 1")),
             Self::Netem => netns.tc("qdisc add dev lo root netem delay 1ms").is_ok(),
+            Self::DescribedSegments => KernelVersion::current()? >= KernelVersion::new(6, 2, 0),
         })
     }
 }
@@ -128,8 +152,21 @@ pub fn skipped(needed: &[Feature]) -> Result<bool> {
 
 /// Has `cargo xtask test` print lines of text at its end.
 pub fn tell(text: &str) -> Result<()> {
-    let lines: String = text.lines().map(|line| format!("told {line}\n")).collect();
+    let mut lines = String::new();
+    for line in text.lines() {
+        lines.extend(["told ", line, "\n"]);
+    }
     report(&lines)
+}
+
+/// Has `cargo xtask test` know whether the running kernel has this feature.
+pub fn tell_feature(feature: Feature) -> Result<()> {
+    let here = if feature.is_here()? { "yes" } else { "no" };
+    report(&format!(
+        "feature {} | {here} | {}\n",
+        feature.name(),
+        feature.without()
+    ))
 }
 
 /// In one piece, since tests run side by side.

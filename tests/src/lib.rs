@@ -50,7 +50,7 @@ mod view;
 pub use capture::{Capture, Captured, PacketType, VlanTag};
 pub use circle::Circle;
 pub use datapath::Datapath;
-pub use feature::{Feature, skipped, tell};
+pub use feature::{Feature, skipped, tell, tell_feature};
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
 pub use kernel::Held;

@@ -58,6 +58,9 @@ pub(crate) struct Test {
         conflicts_with_all = ["unit", "e2e"]
     )]
     vm: Option<Vec<String>>,
+    /// With `--vm`: write what the kernels have to docs/kernels.md
+    #[arg(long, requires = "vm")]
+    keep: bool,
     /// For the test binaries, such as --nocapture
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -77,7 +80,7 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Test) -> Result<()> {
     libtest.extend(arguments.arguments.iter().map(OsString::from));
 
     if let Some(versions) = &arguments.vm {
-        return vm::command(workspace, &object.path, versions, &libtest);
+        return vm::command(workspace, &object.path, versions, &libtest, arguments.keep);
     }
 
     // One failure shall not hide another: everything asked for runs.

@@ -13,6 +13,9 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 dmesg -n 1
 ip link set lo up
+# What nobody asks the kernel for by name; all else comes when it is wanted.
+modprobe tun
+modprobe br_netfilter
 ulimit -n 65536
 echo "@vm kernel $(uname -r)"
 

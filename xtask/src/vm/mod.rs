@@ -9,11 +9,13 @@ mod kernel;
 mod machine;
 mod modules;
 mod report;
+mod table;
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::builder::PossibleValuesParser;
 
 use crate::debian::{self, Package};
@@ -39,6 +41,9 @@ const WITH_EVERY_CHANGE: [&str; 9] = [
     "on_the_wire",
     "test_run",
 ];
+
+/// What kernels have.
+const TABLE: &str = "docs/kernels.md";
 
 /// What machines are made with.
 const PACKAGES: [Package; 8] = [
@@ -90,71 +95,84 @@ pub(crate) fn versions() -> PossibleValuesParser {
 }
 
 /// Runs test binaries, all of them with `libtest` as arguments, on the kernels of these versions, or on
-/// all if none is given.
+/// all if none is given; then what these kernels have may be kept as `docs/kernels.md`.
 pub(crate) fn command(
     workspace: &Workspace,
     object: &Path,
     versions: &[String],
     libtest: &[OsString],
+    keep: bool,
 ) -> Result<()> {
+    ensure!(
+        versions.is_empty() || !keep,
+        "the table of all kernels is written from all of them: use `--vm` without a version"
+    );
     let chosen = |kernel: &&Kernel| {
         versions.is_empty() || versions.iter().any(|version| version == kernel.version)
     };
-    run(
-        workspace,
-        object,
-        KERNELS.iter().filter(chosen),
-        libtest,
-        |_| true,
-    )
+    let kernels = KERNELS.iter().filter(chosen);
+    let (reports, result) = run(workspace, object, kernels, libtest, |_| true)?;
+    if keep {
+        let told: Vec<_> = reports
+            .iter()
+            .map(|(version, report)| (*version, &report.features[..]))
+            .collect();
+        let path = workspace.path(TABLE);
+        fs::write(&path, table::document(&told)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        say(format!("written: {}", path.display()));
+    }
+    result
 }
 
 /// Runs what every change is tested with.
 pub(crate) fn of_every_change(workspace: &Workspace, object: &Path) -> Result<()> {
     let chosen = |kernel: &&Kernel| kernel.version == OF_EVERY_CHANGE;
-    run(
-        workspace,
-        object,
-        KERNELS.iter().filter(chosen),
-        &[],
-        |name| WITH_EVERY_CHANGE.contains(&name),
-    )
+    let kernels = KERNELS.iter().filter(chosen);
+    let wanted = |name: &str| WITH_EVERY_CHANGE.contains(&name);
+    run(workspace, object, kernels, &[], wanted)?.1
 }
 
-fn run<'a>(
+/// What came of each kernel that has been run, and of all.
+type Outcome = (Vec<(&'static str, Report)>, Result<()>);
+
+fn run(
     workspace: &Workspace,
     object: &Path,
-    kernels: impl Iterator<Item = &'a Kernel>,
+    kernels: impl Iterator<Item = &'static Kernel>,
     libtest: &[OsString],
     wanted: impl Fn(&str) -> bool,
-) -> Result<()> {
-    if !cfg!(target_arch = "x86_64") {
-        say(
-            "no tests on other kernels: their machines are x86-64, and run no binaries of this one",
-        );
-        return Ok(());
-    }
+) -> Result<Outcome> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "machines with other kernels are x86-64, and run no binaries of this one"
+    );
     debian::install(&PACKAGES)?;
     let mut built = test::build(workspace, object)?;
     built.tests.retain(|test| wanted(&test.name));
     let directory = workspace.target.join("vm");
-    let mut failed = Vec::new();
+    let (mut reports, mut failed) = (Vec::new(), Vec::new());
     for kernel in kernels {
         // One kernel failing shall not hide another.
         match one(&directory, kernel, &built, libtest) {
             Ok(report) => {
-                eprint!("{report}");
                 if !report.is_success() {
                     failed.push(format!("tests failed on Linux {}", kernel.version));
                 }
+                reports.push((kernel.version, report));
             }
             Err(error) => failed.push(format!("Linux {}: {error:#}", kernel.version)),
         }
     }
-    if !failed.is_empty() {
-        bail!("{}", failed.join("\n              "));
+    for (_, report) in &reports {
+        eprint!("{report}");
     }
-    Ok(())
+    let result = if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow!("{}", failed.join("\n              ")))
+    };
+    Ok((reports, result))
 }
 
 fn one(

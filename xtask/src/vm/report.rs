@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use super::table::Told;
 use crate::shell::say;
 use crate::skipped::Skipped;
 
@@ -14,6 +15,8 @@ pub(super) struct Report {
     /// What tests and kernel want people to see.
     told: Vec<String>,
     complaints: Vec<String>,
+    /// What the kernel has.
+    pub(super) features: Vec<Told>,
     complete: bool,
 }
 
@@ -51,6 +54,7 @@ impl Report {
                     binary.skipped.read(words);
                 }
             }
+            "feature" => self.features.extend(Told::read(rest)),
             "told" => self.told.push(rest.to_owned()),
             "complaint" => self.complaints.push(rest.to_owned()),
             "end" => self.end(rest),
