@@ -203,12 +203,20 @@ fn a_bond_beside_its_link_is_an_error(datapath: Datapath) -> Result<()> {
     bond.relay.ip("link set b0 up")?;
     bond.relay.wait_running(&["b0"], WAIT)?;
     mcr.wait_stderr(WAIT, |line| line.contains("relay both is in force"))?;
-    inject.send(&frame("both")?)?;
+    // That `b0` is up is another event.
+    let deadline = Instant::now() + WAIT;
+    for number in 0.. {
+        let text = format!("both {number}");
+        inject.send(&frame(&text)?)?;
+        captures[0].wait_for(1, WAIT, says(&text))?;
+        if captures[1].wait_for(1, RETRY, says(&text)).is_ok() {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "nothing leaves by b0");
+    }
     for capture in &captures {
-        capture.wait_for(1, WAIT, says("both"))?;
         ensure!(!capture.frames()?.iter().any(says("refused")));
     }
-    let stats = mcr.finish()?;
-    ensure!(stats.relay("both") == 1, "{stats}");
+    mcr.finish()?;
     Ok(())
 }

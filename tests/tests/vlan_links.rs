@@ -24,9 +24,7 @@ const DATAGRAMS: u64 = 2000;
 const SENDERS: [&str; 3] = ["eth0", "eth0.20", "eth0.30"];
 
 on_every_datapath!(
-    as_ingress_its_vlan_alone_is_relayed,
-    as_egress_copies_get_its_tag,
-    from_one_vlan_to_another,
+    vlan_links_are_links_like_others,
     streams_arrive_complete,
     a_vlan_of_a_link_is_what_its_link_is,
 );
@@ -76,57 +74,78 @@ impl Vlans {
         Ok(vlans)
     }
 
-    /// Starts a relay, and sends a frame of each family from each link of the sender. Copies of those
-    /// from the links `relayed`, and no others, must arrive with this tag and be counted for `egress`.
-    fn check(
-        &self,
-        datapath: Datapath,
-        way: &str,
-        relayed: &[&str],
-        tag: Option<u16>,
-        egress: &str,
-    ) -> Result<()> {
+    /// Starts a relay for each way, and sends it a frame of each family from each link of the sender.
+    /// The copies that it must make, and no others, must arrive and be counted.
+    fn check(&self, datapath: Datapath, ways: &[Way]) -> Result<()> {
         // The last frame of all comes by a relay of its own, behind all copies.
-        let relays = [
-            format!(r#"{{name: r, {way}, groups: [239.1.1.1, "ff3e::1"]}}"#),
-            "{name: end, from: in0, to: out0, groups: 239.1.1.9}".to_owned(),
-        ];
-        let relays = relays.each_ref().map(String::as_str);
+        let mut relays = vec!["{name: end, from: in0, to: out0, groups: 239.255.0.1}".to_owned()];
+        for (index, way) in ways.iter().enumerate() {
+            let links = way.links;
+            relays.push(format!(
+                r#"{{name: way{index}, {links}, groups: [239.1.1.{index}, "ff3e::1:{index}"]}}"#
+            ));
+        }
+        let relays: Vec<_> = relays.iter().map(String::as_str).collect();
         let mcr = Mcr::relaying(datapath, &self.relay, &relays)?;
         let capture = Capture::on(&self.receiver, "eth0")?;
         for link in SENDERS {
             let mut inject = Inject::on(&self.sender, link)?;
-            for (source, group) in [
-                ("10.77.0.2:40000", "239.1.1.1:5000"),
-                ("[fd77::2]:40000", "[ff3e::1]:5000"),
-            ] {
-                let frame = UdpFrame::new(socket(source)?, socket(group)?);
-                inject.send(&frame.payload(link).build()?)?;
+            for index in 0..ways.len() {
+                let text = format!("way{index} {link}");
+                for (source, group) in [
+                    ("10.77.0.2:40000", format!("239.1.1.{index}:5000")),
+                    ("[fd77::2]:40000", format!("[ff3e::1:{index}]:5000")),
+                ] {
+                    let frame = UdpFrame::new(socket(source)?, socket(&group)?);
+                    inject.send(&frame.payload(text.as_str()).build()?)?;
+                }
             }
         }
-        let copies = 2 * relayed.len();
-        let stats = mcr.until(|stats| stats.relay("r") >= copies as u64)?;
-        ensure!(stats.relay("r") == copies as u64, "{way}: {stats}");
-        let end = UdpFrame::new(socket("10.77.0.2:40000")?, socket("239.1.1.9:5000")?);
+        let copies = |way: &Way| 2 * way.relayed.len() as u64;
+        mcr.until(|stats| {
+            let mut ways = ways.iter().enumerate();
+            ways.all(|(index, way)| stats.relay(&format!("way{index}")) >= copies(way))
+        })?;
+        let end = UdpFrame::new(socket("10.77.0.2:40000")?, socket("239.255.0.1:5000")?);
         Inject::on(&self.sender, "eth0")?.send(&end.payload("end").build()?)?;
         capture.wait_for(1, WAIT, |frame| text(frame).as_deref() == Some("end"))?;
-        let mut seen = capture.frames()?;
-        seen.retain(|frame| text(frame).is_some_and(|text| text != "end"));
-        ensure!(seen.len() == copies, "{way}: {seen:x?}");
-        for frame in &seen {
-            let text = text(frame).unwrap_or_default();
-            ensure!(relayed.contains(&text.as_str()), "{way}: from {text}");
-            let vid = frame.vlan.map(|tag| (tag.tpid, tag.vid()));
-            ensure!(vid == tag.map(|vid| (0x8100, vid)), "{way}: {frame:x?}");
+        let mut seen: Vec<_> = capture.frames()?.iter().filter_map(copy).collect();
+        seen.retain(|(text, _)| text != "end");
+        let mut expected = Vec::new();
+        for (index, way) in ways.iter().enumerate() {
+            for link in way.relayed {
+                let copy = (
+                    format!("way{index} {link}"),
+                    way.tag.map(|vid| (0x8100, vid)),
+                );
+                expected.extend([copy.clone(), copy]);
+            }
         }
+        seen.sort();
+        expected.sort();
+        ensure!(seen == expected, "{seen:x?}, not {expected:x?}");
         let stats = mcr.finish()?;
-        let own = u64::from(egress == "out0");
-        ensure!(
-            stats.copies(egress) == copies as u64 + own,
-            "{way}: {stats}"
-        );
+        for egress in ["out0", "out0.20", "out0.30"] {
+            let ways = ways.iter().filter(|way| way.egress == egress);
+            let own = u64::from(egress == "out0");
+            ensure!(
+                stats.copies(egress) == ways.map(copies).sum::<u64>() + own,
+                "{egress}: {stats}"
+            );
+        }
         Ok(())
     }
+}
+
+/// The links of a relay, and what becomes of frames there.
+struct Way {
+    links: &'static str,
+    /// The links of the sender whose frames are relayed.
+    relayed: &'static [&'static str],
+    /// The VLAN in the tag of copies.
+    tag: Option<u16>,
+    /// The link that counts them.
+    egress: &'static str,
 }
 
 /// The text of a copy.
@@ -135,29 +154,48 @@ fn text(frame: &Captured) -> Option<String> {
     String::from_utf8(udp.payload).ok()
 }
 
-fn as_ingress_its_vlan_alone_is_relayed(datapath: Datapath) -> Result<()> {
-    needs!(VlanLinks);
-    let vlans = Vlans::new()?;
-    let way = "from: in0.20, to: out0";
-    vlans.check(datapath, way, &["eth0.20"], None, "out0")?;
-    let way = "from: in0, to: out0";
-    vlans.check(datapath, way, &["eth0"], None, "out0")?;
-    let way = "from: [in0, in0.20], to: out0";
-    vlans.check(datapath, way, &["eth0", "eth0.20"], None, "out0")
+/// The text of a copy, and its tag: protocol and VLAN.
+fn copy(frame: &Captured) -> Option<(String, Option<(u16, u16)>)> {
+    let tag = frame.vlan.map(|tag| (tag.tpid, tag.vid()));
+    Some((text(frame)?, tag))
 }
 
-fn as_egress_copies_get_its_tag(datapath: Datapath) -> Result<()> {
-    needs!(VlanLinks);
-    let vlans = Vlans::new()?;
-    let way = "from: in0, to: out0.20";
-    vlans.check(datapath, way, &["eth0"], Some(20), "out0.20")
+const fn way(
+    links: &'static str,
+    relayed: &'static [&'static str],
+    tag: Option<u16>,
+    egress: &'static str,
+) -> Way {
+    Way {
+        links,
+        relayed,
+        tag,
+        egress,
+    }
 }
 
-fn from_one_vlan_to_another(datapath: Datapath) -> Result<()> {
+fn vlan_links_are_links_like_others(datapath: Datapath) -> Result<()> {
     needs!(VlanLinks);
-    let vlans = Vlans::new()?;
-    let way = "from: in0.20, to: out0.30";
-    vlans.check(datapath, way, &["eth0.20"], Some(30), "out0.30")
+    Vlans::new()?.check(
+        datapath,
+        &[
+            way("from: in0.20, to: out0", &["eth0.20"], None, "out0"),
+            way("from: in0, to: out0", &["eth0"], None, "out0"),
+            way(
+                "from: [in0, in0.20], to: out0",
+                &["eth0", "eth0.20"],
+                None,
+                "out0",
+            ),
+            way("from: in0, to: out0.20", &["eth0"], Some(20), "out0.20"),
+            way(
+                "from: in0.20, to: out0.30",
+                &["eth0.20"],
+                Some(30),
+                "out0.30",
+            ),
+        ],
+    )
 }
 
 fn streams_arrive_complete(datapath: Datapath) -> Result<()> {
@@ -201,20 +239,35 @@ fn streams_arrive_complete(datapath: Datapath) -> Result<()> {
 fn a_vlan_of_a_link_is_what_its_link_is(datapath: Datapath) -> Result<()> {
     needs!(VlanLinks);
     let vlans = Vlans::new()?;
-    for round in ["with links", "without"] {
-        let way = "from: in0, vlan: 20, to: out0";
-        vlans.check(datapath, way, &["eth0.20"], Some(20), "out0")?;
-        let way = "from: in0, vlan: 20, to: {link: out0, vlan: untagged}";
-        vlans.check(datapath, way, &["eth0.20"], None, "out0")?;
-        let way = "from: in0, to: {link: out0, vlan: 30}";
-        vlans.check(datapath, way, &["eth0"], Some(30), "out0")?;
-        let way = "from: in0, vlan: any, to: {link: out0, vlan: 30}";
-        vlans.check(datapath, way, &SENDERS, Some(30), "out0")?;
-        if round == "with links" {
-            for link in ["in0.20", "in0.30", "out0.20", "out0.30"] {
-                vlans.relay.ip(&format!("link del {link}"))?;
-            }
-        }
+    let ways = [
+        way(
+            "from: in0, vlan: 20, to: out0",
+            &["eth0.20"],
+            Some(20),
+            "out0",
+        ),
+        way(
+            "from: in0, vlan: 20, to: {link: out0, vlan: untagged}",
+            &["eth0.20"],
+            None,
+            "out0",
+        ),
+        way(
+            "from: in0, to: {link: out0, vlan: 30}",
+            &["eth0"],
+            Some(30),
+            "out0",
+        ),
+        way(
+            "from: in0, vlan: any, to: {link: out0, vlan: 30}",
+            &SENDERS,
+            Some(30),
+            "out0",
+        ),
+    ];
+    vlans.check(datapath, &ways)?;
+    for link in ["in0.20", "in0.30", "out0.20", "out0.30"] {
+        vlans.relay.ip(&format!("link del {link}"))?;
     }
-    Ok(())
+    vlans.check(datapath, &ways)
 }

@@ -201,6 +201,9 @@ impl Root {
         let dependencies = read("modules.dep")?;
         let builtin = read("modules.builtin")?;
         let (files, mut missing) = modules::files(&dependencies, &modules::WANTED);
+        let mut loaded = modules::WANTED.to_vec();
+        loaded.retain(|module| !missing.contains(module));
+        self.write("modules", &(loaded.join("\n") + "\n"))?;
         missing.retain(|module| !builtin.contains(&format!("/{module}.ko")));
         if !missing.is_empty() {
             say(format!("{} has no {}", kernel.release, missing.join(", ")));

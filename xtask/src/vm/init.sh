@@ -13,9 +13,8 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 dmesg -n 1
 ip link set lo up
-# What nobody asks the kernel for by name; all else comes when it is wanted.
-modprobe tun
-modprobe br_netfilter
+# Tests that begin side by side shall not have to wait for them.
+while read -r module; do modprobe "$module"; done < /modules
 ulimit -n 65536
 echo "@vm kernel $(uname -r)"
 
