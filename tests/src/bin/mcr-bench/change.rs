@@ -16,15 +16,25 @@ use mcr::{
 use mcr_tests::Netns;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::Args;
+use crate::Runs;
 
 /// Ingress links; each has its part of the relays.
 const LINKS: usize = 10;
 /// Relays of single groups, and as many of a range.
 const RELAYS: usize = 1000;
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Single groups of which one is changed
+    #[arg(long, default_value_t = 100_000)]
+    groups: usize,
+    #[command(flatten)]
+    runs: Runs,
+}
+
 /// Prints how long each part takes.
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Options) -> Result<()> {
     let netns = Netns::new("bench")?;
     let names = (0..LINKS).map(|number| format!("in{number}"));
     for name in names.chain(["out0".to_owned(), "out1".to_owned()]) {
@@ -41,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     netns.run(|| measure(args))
 }
 
-fn measure(args: &Args) -> Result<()> {
+fn measure(args: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -64,7 +74,7 @@ fn measure(args: &Args) -> Result<()> {
     };
     let before = world(&rules(args.groups, false))?;
     let after = world(&rules(args.groups, true))?;
-    for _ in 0..args.runs {
+    for _ in 0..args.runs.runs {
         let _entered = runtime.enter();
         parts(&before, &after)?;
         whole(&before, &after)?;
