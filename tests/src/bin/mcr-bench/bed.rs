@@ -75,6 +75,8 @@ pub(crate) struct Scene {
     pub(crate) generator: Generator,
     /// Who counts copies.
     pub(crate) sink: Sink,
+    /// So many frames carry when they were sent, so that their delay is measured.
+    pub(crate) timed: u32,
 }
 
 /// The namespaces of a scene.
@@ -157,7 +159,11 @@ impl Bed {
         let mut running: Vec<&str> = egresses.iter().map(String::as_str).collect();
         running.push(Self::INGRESS);
         relay.wait_running(&running, LONG)?;
-        let counts = Counts::new(PORT).context("cannot make counters")?;
+        let counts = match scene.timed {
+            0 => Counts::new(PORT),
+            frames => Counts::timed(PORT, frames, scene.fan_out.into()),
+        };
+        let counts = counts.context("cannot make counters")?;
         let (sinks, taps) = sinks(scene, &receiver, &counts, &links, taps)?;
         if scene.generator == Generator::Live {
             // Frames that XDP sends to a link need NAPI there.
@@ -214,6 +220,12 @@ impl Bed {
         let mut counts = self.counts.read()?;
         counts.truncate(self.egresses.len());
         Ok(counts)
+    }
+
+    /// The delays of frames at each receiver, in nanoseconds; 0 for those that have not arrived.
+    pub(crate) fn delays(&self) -> Result<Vec<Vec<u64>>> {
+        let delays = self.counts.delays(self.scene.fan_out.into());
+        delays.context("cannot read the delays")
     }
 
     /// Waits until `wanted` copies have arrived in all, or no more come. Gives those of each

@@ -29,17 +29,23 @@ pub(crate) struct Effort {
     pub(crate) length: Duration,
 }
 
-/// What was measured in a scene.
+/// Who makes copies, of what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Entry {
+    pub(crate) scene: Scene,
+    pub(crate) variant: Variant,
+}
+
+/// What was measured in turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
-    pub(crate) scene: Scene,
     pub(crate) rows: Vec<Row>,
 }
 
-/// What was measured of a variant.
+/// What was measured of one.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    pub(crate) variant: Variant,
+    pub(crate) entry: Entry,
     /// µs a frame in each run; or why it could not be measured.
     pub(crate) costs: Result<Vec<f64>, String>,
     /// Frames sent in all runs.
@@ -65,13 +71,29 @@ impl Row {
 impl Outcome {
     /// How much one variant costs as a multiple of another: the median of the ratios of pairs, each
     /// of runs that followed one another. No ratio comes of runs that lost copies.
-    pub(crate) fn ratio(&self, variant: Variant, yardstick: Variant) -> Result<Spread, String> {
-        let [a, b] = [self.costs(variant)?, self.costs(yardstick)?];
+    pub(crate) fn ratio(&self, entry: Entry, yardstick: Entry) -> Result<Spread, String> {
+        let [a, b] = [self.costs(entry)?, self.costs(yardstick)?];
         Ok(Spread::of(a.iter().zip(b).map(|(a, b)| a / b).collect()))
     }
 
-    fn costs(&self, variant: Variant) -> Result<&[f64], String> {
-        let row = self.rows.iter().find(|row| row.variant == variant);
+    /// The same of what each costs beyond making frames, and throwing them away where they arrive.
+    pub(crate) fn beyond(&self, entry: Entry, yardstick: Entry) -> Result<Spread, String> {
+        let idle = |entry: Entry| {
+            let variant = entry.variant.idle();
+            self.costs(Entry { variant, ..entry })
+        };
+        let [a, b] = [self.costs(entry)?, self.costs(yardstick)?];
+        let [idle_a, idle_b] = [idle(entry)?, idle(yardstick)?];
+        let (a, b) = (a.iter().zip(idle_a), b.iter().zip(idle_b));
+        let ratios = a
+            .zip(b)
+            .map(|((a, idle_a), (b, idle_b))| (a - idle_a) / (b - idle_b));
+        Ok(Spread::of(ratios.collect()))
+    }
+
+    fn costs(&self, entry: Entry) -> Result<&[f64], String> {
+        let variant = entry.variant;
+        let row = self.rows.iter().find(|row| row.entry == entry);
         let row = row.ok_or_else(|| format!("{variant} was not measured"))?;
         let costs = row.costs.as_ref();
         let costs = costs.map_err(|reason| format!("no {variant}: {reason}"))?;
@@ -96,12 +118,12 @@ struct Prepared {
     arrived: u64,
 }
 
-/// Measures variants in a scene.
-pub(crate) fn measure(scene: &Scene, variants: &[Variant], effort: Effort) -> Outcome {
-    let mut rows: Vec<_> = variants
+/// Measures all of them in turn.
+pub(crate) fn measure(entries: &[Entry], effort: Effort) -> Outcome {
+    let mut rows: Vec<_> = entries
         .iter()
-        .map(|variant| Row {
-            variant: *variant,
+        .map(|entry| Row {
+            entry: *entry,
             costs: Ok(Vec::new()),
             sent: 0,
             wanted: 0,
@@ -110,7 +132,7 @@ pub(crate) fn measure(scene: &Scene, variants: &[Variant], effort: Effort) -> Ou
         .collect();
     let mut prepared: Vec<_> = rows
         .iter_mut()
-        .map(|row| noted(row, |row| prepare(scene, row.variant, effort.length)))
+        .map(|row| noted(row, |row| prepare(row.entry, effort.length)))
         .collect();
     for _ in 0..effort.runs {
         for (row, prepared) in rows.iter_mut().zip(&mut prepared) {
@@ -130,13 +152,10 @@ pub(crate) fn measure(scene: &Scene, variants: &[Variant], effort: Effort) -> Ou
             ..
         }) = prepared
         {
-            noted(row, |_| running.stop(sent, arrived));
+            noted(row, |_| running.stop(Some(sent), arrived));
         }
     }
-    Outcome {
-        scene: *scene,
-        rows,
-    }
+    Outcome { rows }
 }
 
 /// Does something for a row, which notes why that failed.
@@ -145,15 +164,22 @@ fn noted<T>(row: &mut Row, work: impl FnOnce(&mut Row) -> Result<T>) -> Option<T
         Ok(value) => Some(value),
         Err(error) => {
             if row.costs.is_ok() {
-                row.costs = Err(format!("{error:#}"));
+                row.costs = Err(in_a_line(&error));
             }
             None
         }
     }
 }
 
-fn prepare(scene: &Scene, variant: Variant, length: Duration) -> Result<Prepared> {
-    let bed = Bed::new(scene)?;
+/// An error in one line, for tables.
+pub(crate) fn in_a_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.take(3).collect::<Vec<_>>().join("; ")
+}
+
+fn prepare(Entry { scene, variant }: Entry, length: Duration) -> Result<Prepared> {
+    let bed = Bed::new(&scene)?;
     let running = start(&bed, variant)?;
     let mut prepared = Prepared {
         bed,
@@ -177,7 +203,7 @@ fn prepare(scene: &Scene, variant: Variant, length: Duration) -> Result<Prepared
 
 /// The time per frame of one run, in µs.
 fn one_run(row: &mut Row, prepared: &mut Prepared) -> Result<f64> {
-    let (wanted, arrived, time) = prepared.run(row.variant)?;
+    let (wanted, arrived, time) = prepared.run(row.entry.variant)?;
     row.sent += prepared.frames as u64;
     row.wanted += wanted;
     row.arrived += arrived;

@@ -8,22 +8,27 @@ mod bpf;
 mod change;
 mod cost;
 mod generator;
+mod goals;
+mod latency;
 mod numbers;
 mod plain;
+mod report;
 mod ring;
 mod running;
+mod svg;
 mod sys;
 mod table;
 mod variant;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use bed::{Egress, Scene, Sink};
-use cost::Effort;
+use cost::{Effort, Entry};
 use generator::Generator;
+use report::Report;
 use variant::Variant;
 
 /// Long enough for any machine.
@@ -35,13 +40,23 @@ const PORT: u16 = 5000;
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
-    part: Part,
+    part: Option<Part>,
+    /// Also write results to this file, as JSON
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also draw results in this directory, as SVG
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// All that there are goals for, and whether they are reached (the default)
+    Goals(Goals),
     /// The cost of a frame: any variants beside each other
     Cost(Cost),
+    /// Delay and loss of frames that come one by one at a rate
+    Latency(latency::Options),
     /// Throughput of packet sockets, beside a copier that looks at nothing
     Ring(ring::Options),
     /// Time until many relays are in force, and until a change of one of them is
@@ -54,6 +69,15 @@ enum Part {
         /// Where copies are sent
         to: String,
     },
+}
+
+#[derive(Debug, Args)]
+struct Goals {
+    /// Only groups of goals whose name contains one of these
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    #[command(flatten)]
+    effort: Runs,
 }
 
 #[derive(Debug, Args)]
@@ -89,11 +113,19 @@ struct Cost {
 #[derive(Clone, Copy, Debug, Args)]
 struct Runs {
     /// Runs of each variant
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = Runs::FEW.runs)]
     runs: usize,
     /// Length of a run in milliseconds
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = Runs::FEW.milliseconds)]
     milliseconds: u64,
+}
+
+impl Runs {
+    /// So that all goals take a few minutes.
+    const FEW: Self = Self {
+        runs: 7,
+        milliseconds: 60,
+    };
 }
 
 impl From<Runs> for Effort {
@@ -106,7 +138,7 @@ impl From<Runs> for Effort {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().part) {
+    match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mcr-bench: {error:#}");
@@ -115,24 +147,64 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(part: Part) -> Result<()> {
-    match part {
-        Part::Cost(cost) => {
-            costs(&cost);
-            Ok(())
-        }
-        Part::Ring(options) => {
-            ring::print(&options, &ring::measure(&options)?);
-            Ok(())
-        }
-        Part::Change(options) => change::run(&options),
-        Part::Plain { from, to } => plain::copy(&from, &to),
+fn run(cli: &Cli) -> Result<()> {
+    if let Some(Part::Plain { from, to }) = &cli.part {
+        return plain::copy(from, to);
     }
+    let mut report = Report::new()?;
+    println!("{report}");
+    match &cli.part {
+        Some(Part::Cost(cost)) => costs(cost, &mut report),
+        Some(Part::Latency(options)) => report.latency(options),
+        Some(Part::Ring(options)) => report.ring(options)?,
+        Some(Part::Change(options)) => report.change(options)?,
+        Some(Part::Goals(goals)) => reach(&goals.only, goals.effort, &mut report)?,
+        None | Some(Part::Plain { .. }) => reach(&[], Runs::FEW, &mut report)?,
+    }
+    report.finish();
+    if let Some(file) = &cli.json {
+        report.write_json(file)?;
+    }
+    if let Some(directory) = &cli.svg {
+        svg::draw(&report, directory)?;
+    }
+    Ok(())
 }
 
-fn costs(args: &Cost) {
+/// Measures what there are goals for.
+fn reach(only: &[String], runs: Runs, report: &mut Report) -> Result<()> {
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
+    for group in goals::all().iter().filter(|group| wanted(group.name)) {
+        report.group(group, runs.into());
+    }
+    if wanted("ring") {
+        report.ring(&ring::Options::of(runs))?;
+    }
+    if wanted("containers") {
+        let options = latency::Options::of(&goals::CONTAINERS, 20, 100_000, 50_000);
+        report.latency(&options);
+    }
+    if wanted("delay") {
+        let copiers = [Variant::Plain, ring::MCR];
+        report.latency(&latency::Options::of(&copiers, 1, 333, 300));
+    }
+    if wanted("change") {
+        let few = Runs { runs: 3, ..runs };
+        report.change(&change::Options::of(100_000, few))?;
+    }
+    Ok(())
+}
+
+fn costs(args: &Cost, report: &mut Report) {
     for scene in scenes(args) {
-        table::print(&cost::measure(&scene, &args.variants, args.effort.into()));
+        let variants = args.variants.iter();
+        let entries: Vec<_> = variants
+            .map(|variant| Entry {
+                scene,
+                variant: *variant,
+            })
+            .collect();
+        report.costs("cost", &entries, args.effort.into());
     }
 }
 
@@ -151,6 +223,7 @@ fn scenes(args: &Cost) -> Vec<Scene> {
                         streams: args.streams,
                         generator: *generator,
                         sink: args.sink,
+                        timed: 0,
                     }));
                 }
             }

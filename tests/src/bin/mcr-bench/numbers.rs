@@ -22,6 +22,15 @@ impl Spread {
             most: at(last),
         }
     }
+
+    /// One divided by each.
+    pub(crate) fn inverse(self) -> Self {
+        Self {
+            median: 1.0 / self.median,
+            least: 1.0 / self.most,
+            most: 1.0 / self.least,
+        }
+    }
 }
 
 impl fmt::Display for Spread {

@@ -31,6 +31,17 @@ pub(crate) struct Options {
     runs: Runs,
 }
 
+impl Options {
+    /// The default ones, in so many runs.
+    pub(crate) fn of(runs: Runs) -> Self {
+        Self {
+            size: 100,
+            frames: 1_000_000,
+            runs,
+        }
+    }
+}
+
 /// `mcr` on packet sockets.
 pub(crate) const MCR: Variant = Variant::Mcr(Subject {
     datapath: Datapath::AfPacket,
@@ -82,6 +93,7 @@ pub(crate) fn measure(options: &Options) -> Result<Outcome> {
         streams: 1,
         generator: Generator::Driver,
         sink: Sink::Tc,
+        timed: 0,
     };
     let mut copiers = Vec::new();
     for variant in [Variant::Plain, MCR] {
@@ -100,7 +112,7 @@ pub(crate) fn measure(options: &Options) -> Result<Outcome> {
     let mut results = Vec::new();
     for (_, running, result, arrived) in copiers {
         let sent = options.frames * options.runs.runs;
-        running.stop(sent as u64, arrived)?;
+        running.stop(Some(sent as u64), arrived)?;
         results.push(result);
     }
     let [plain, mcr] = <[_; 2]>::try_from(results).unwrap_or_default();

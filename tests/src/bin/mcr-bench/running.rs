@@ -103,8 +103,10 @@ impl Running {
         Ok(sum)
     }
 
-    /// Ends it. What `mcr` has counted must add up, and be what was sent and has arrived.
-    pub(crate) fn stop(self, sent: u64, arrived: u64) -> Result<()> {
+    /// Ends it. What `mcr` has counted must add up: every frame that it saw was relayed or has a reason,
+    /// every copy was sent or has one. It must have seen what was sent, if that is known, and
+    /// made what has arrived.
+    pub(crate) fn stop(self, sent: Option<u64>, arrived: u64) -> Result<()> {
         match self {
             Self::Kernel | Self::Programs { .. } => Ok(()),
             Self::Daemon { mut process, .. } => {
@@ -113,10 +115,12 @@ impl Running {
             }
             Self::Mcr(mcr) => {
                 let stats = mcr.finish()?;
+                let (seen, sent) = (stats.interest(Bed::INGRESS), sent.unwrap_or_default());
                 let expected = stats.expected(Bed::INGRESS);
                 ensure!(
-                    stats.interest(Bed::INGRESS) >= sent && expected >= arrived,
-                    "{sent} frames were sent and {arrived} copies arrived, but mcr has counted {stats}"
+                    seen >= sent && expected >= arrived,
+                    "{sent} frames were sent and {arrived} copies arrived, but mcr says that it has \
+                     seen {seen} and should have made {expected}"
                 );
                 Ok(())
             }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::{
     bed::Scene,
-    cost::{Outcome, Row},
+    cost::{Entry, Outcome, Row},
     numbers::Spread,
     variant::{Edits, Variant},
 };
@@ -26,12 +26,26 @@ const YARDSTICKS: [Variant; 4] = [
     Variant::Smcroute,
 ];
 
-/// Prints what was measured in a scene.
+/// Prints what was measured, scene by scene.
 pub(crate) fn print(outcome: &Outcome) {
-    println!("\n{}", title(&outcome.scene));
+    let mut scenes: Vec<_> = outcome.rows.iter().map(|row| row.entry.scene).collect();
+    scenes.dedup();
+    for scene in scenes {
+        print_scene(outcome, scene);
+    }
+}
+
+fn print_scene(outcome: &Outcome, scene: Scene) {
+    println!("\n{}", title(&scene));
+    let rows: Vec<_> = outcome
+        .rows
+        .iter()
+        .filter(|row| row.entry.scene == scene)
+        .collect();
+    let entry = |variant| Entry { scene, variant };
     let yardsticks = YARDSTICKS.into_iter();
     let yardsticks: Vec<_> = yardsticks
-        .filter(|yardstick| outcome.rows.iter().any(|row| row.variant == *yardstick))
+        .filter(|yardstick| rows.iter().any(|row| row.entry.variant == *yardstick))
         .collect();
     let width = 24;
     print!("  {:18} {:width$}", "", "µs a frame");
@@ -39,11 +53,12 @@ pub(crate) fn print(outcome: &Outcome) {
         print!(" {:width$}", format!("of {yardstick}"));
     }
     println!();
-    for row in &outcome.rows {
-        print!("  {:18} {:width$}", row.variant.to_string(), cost(row));
-        if row.costs.is_ok() && row.variant.copies() {
+    for row in rows {
+        let variant = row.entry.variant;
+        print!("  {:18} {:width$}", variant.to_string(), cost(row));
+        if row.costs.is_ok() && variant.copies() {
             for yardstick in yardsticks.iter().filter(|_| row.lost() == 0) {
-                let ratio = outcome.ratio(row.variant, *yardstick);
+                let ratio = outcome.ratio(row.entry, entry(*yardstick));
                 print!(" {:width$}", shown(ratio));
             }
         }

@@ -61,6 +61,26 @@ pub(crate) enum Variant {
 }
 
 impl Variant {
+    /// Whether the kernel makes copies where frames arrive, without a process.
+    pub(crate) fn in_kernel(self) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Mcr(subject) => subject.datapath != Datapath::AfPacket,
+            _ => true,
+        }
+    }
+
+    /// What happens without it to frames it takes or leaves to the host.
+    pub(crate) fn idle(self) -> Self {
+        match self {
+            Self::Mirred { keep: true, .. } | Self::Bare { keep: true, .. } | Self::Nft => {
+                Self::Nothing
+            }
+            Self::Mcr(subject) if subject.keep => Self::Nothing,
+            _ => Self::Drop,
+        }
+    }
+
     /// Whether it makes copies.
     pub(crate) fn copies(self) -> bool {
         !matches!(self, Self::Nothing | Self::Drop)

@@ -11,11 +11,16 @@ pub(crate) type Register = u8;
 pub(crate) enum Width {
     Two = 0x08,
     Four = 0x00,
+    Eight = 0x18,
 }
 
 /// Conditions of jumps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum If {
+    /// The register is this number.
+    Equal = 0x15,
+    /// The register is greater than this number.
+    Greater = 0x25,
     /// The register is not this number.
     NotEqual = 0x55,
 }
@@ -54,9 +59,19 @@ impl Code {
         self.instruction(0x07, to, 0, 0, value)
     }
 
+    /// What one register is, is taken away from another.
+    pub(crate) fn subtract(&mut self, to: Register, what: Register) -> &mut Self {
+        self.instruction(0x1f, to, what, 0, 0)
+    }
+
     /// A register becomes what memory holds.
     pub(crate) fn load(&mut self, width: Width, to: Register, from: (Register, i16)) -> &mut Self {
         self.instruction(0x61 | width as u8, to, from.0, from.1, 0)
+    }
+
+    /// Memory becomes what a register is.
+    pub(crate) fn store(&mut self, width: Width, to: (Register, i16), from: Register) -> &mut Self {
+        self.instruction(0x63 | width as u8, to.0, from, to.1, 0)
     }
 
     /// Memory becomes these bytes, an even number of them.

@@ -20,6 +20,7 @@ const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP: libc::c_int = 1;
 const MAP_UPDATE: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const LINK_CREATE: libc::c_int = 28;
 
 /// What a program may be given, of `enum bpf_prog_type`.
@@ -93,6 +94,18 @@ struct Element {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+#[derive(Default)]
+#[repr(C)]
+struct Batch {
+    from: u64,
+    next: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    flags: [u64; 2],
 }
 
 /// A program that is attached to a link as long as this lives.
@@ -197,6 +210,29 @@ impl Map {
         // (arrays round up to 8, which all values here are multiples of).
         unsafe { call(MAP_LOOKUP, &mut element) }?;
         Ok(value)
+    }
+
+    /// Reads all entries of an array, whose keys are 4 bytes.
+    pub(crate) fn all(&self, entries: u32) -> io::Result<Vec<u8>> {
+        let entries_here = entries as usize;
+        let mut keys = vec![0_u8; entries_here * 4];
+        let mut values = vec![0_u8; entries_here * self.value];
+        let mut next = [0_u8; 8];
+        let mut batch = Batch {
+            next: next.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: entries,
+            map: number(&self.fd)?,
+            ..Batch::default()
+        };
+        // SAFETY: there is room for as many keys and values as are asked for.
+        let result = unsafe { call(MAP_LOOKUP_BATCH, &mut batch) };
+        match result {
+            // The last entry was read.
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            _ => Ok(values),
+        }
     }
 
     fn element(&self, key: &[u8], value: *const u8) -> io::Result<Element> {
