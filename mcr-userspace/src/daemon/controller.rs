@@ -196,7 +196,8 @@ impl Controller {
                     break plan;
                 }
                 Err(error) => {
-                    let Some(ifindex) = attaching(&error.op) else {
+                    let Some(ifindex) = attaching(&error.op).filter(|_| error.stuck.is_empty())
+                    else {
                         return Err(error.into());
                     };
                     let reason = error.error.to_string();
