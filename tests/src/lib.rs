@@ -16,6 +16,7 @@
 //! - [`Confined`]: what processes may do
 //! - [`Foreign`]: programs of others on the links
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
+//! - [`Feature`]: what a kernel may lack; [`needs!`] leaves a test out there, visibly
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
 //! [`oracle`], [`fixtures`], [`pipeline`] and [`large`] need no privileges: a naive model of the
@@ -26,6 +27,7 @@ mod capture;
 mod circle;
 mod confined;
 mod datapath;
+mod feature;
 pub mod fixtures;
 mod foreign;
 mod frame;
@@ -53,6 +55,7 @@ pub use capture::{Capture, Captured, PacketType, VlanTag};
 pub use circle::Circle;
 pub use confined::Confined;
 pub use datapath::Datapath;
+pub use feature::{Feature, skipped, tell, tell_feature};
 pub use foreign::{Direction, Foreign};
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
