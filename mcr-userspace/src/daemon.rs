@@ -153,9 +153,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             Some(first) = questions.next() => {
                 questions.answer(first, &settings, &mut controller);
             }
-            changed = links.changed() => {
-                changed?;
-                let touched = links.note().await?;
+            () = links.changed() => {
+                let touched = links.note().await;
                 controller.set_links(links.map(), &touched);
                 neighbours.hasten();
             }
