@@ -13,6 +13,7 @@
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
+//! - [`Chosen`]: how copies are made
 //! - [`Confined`]: what processes may do
 //! - [`Foreign`]: programs of others on the links
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
@@ -24,6 +25,7 @@
 //! large rule file.
 
 mod capture;
+mod chosen;
 mod circle;
 mod confined;
 mod datapath;
@@ -52,6 +54,7 @@ mod udp;
 mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
+pub use chosen::Chosen;
 pub use circle::Circle;
 pub use confined::Confined;
 pub use datapath::Datapath;
