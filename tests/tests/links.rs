@@ -285,7 +285,7 @@ fn a_moved_ingress_leaks_nothing_elsewhere(datapath: Datapath) -> Result<()> {
     let mut inject = sender(&topology)?;
     inject.send(&frame("at home")?)?;
     home.wait_for(1, WAIT, says("at home"))?;
-    let attached = usize::from(datapath == Datapath::Tcx);
+    let attached = usize::from(datapath.plain()? == Datapath::Tcx);
     ensure!(
         Held::by(&mcr)?.attachments() == attached,
         "{:?}",

@@ -61,7 +61,7 @@ fn after_sigkill(datapath: Datapath) -> Result<()> {
     let held = Held::by(&mcr)?;
     mcr.signal(Signal::SIGKILL)?;
     mcr.wait(WAIT)?;
-    if datapath == Datapath::Clsact {
+    if datapath.plain()? == Datapath::Clsact {
         let after = shown(relay)?;
         ensure!(
             after.contains("mcr_tc") && after.contains("mcr_tc_out"),

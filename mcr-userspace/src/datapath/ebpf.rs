@@ -8,7 +8,10 @@ mod maps;
 mod object;
 mod tenant;
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use aya::{
     EbpfError, EbpfLoader,
@@ -62,7 +65,7 @@ struct Attachments {
 pub enum LoadError {
     /// This process may not.
     #[error(
-        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and under no seccomp profile that blocks bpf(2)"
     )]
     Permission,
     /// The kernel has no eBPF, or lacks something the program needs.
@@ -130,6 +133,14 @@ impl Ebpf {
             _keeper: keeper.transpose()?,
             _listener: listener,
         })
+    }
+
+    /// The ids of its programs. What can't be read is left out.
+    #[must_use]
+    pub fn programs(&self) -> BTreeSet<u32> {
+        let programs = self.object.programs();
+        let infos = programs.filter_map(|(_, program)| program.info().ok());
+        infos.map(|info| info.id()).collect()
     }
 
     /// Attaches to a link what is not attached yet, and takes away what is not wanted.
