@@ -32,6 +32,9 @@ pub(crate) const UNPRIVILEGED: [&str; 3] = [
 /// The test of `mcr-tests` that needs no privileges either.
 const MODEL: &str = "model";
 
+/// What selects it.
+pub(crate) const AGAINST_MODEL: [&str; 3] = ["--package=mcr-tests", "--test", MODEL];
+
 /// The crate of the fuzz targets.
 const FUZZ: &str = "--package=mcr-fuzz";
 
@@ -68,8 +71,8 @@ pub(crate) struct Test {
 
 /// Runs the command.
 pub(crate) fn command(workspace: &Workspace, arguments: &Test) -> Result<()> {
-    debian::install(&debian::TOPOLOGY)?;
     if !arguments.unit {
+        debian::install(&debian::TOPOLOGY)?;
         debian::install(&debian::END_TO_END)?;
     }
     let Some(object) = ebpf::build(workspace, Install::Allowed)? else {
@@ -120,7 +123,8 @@ fn unit(workspace: &Workspace, object: &Path, libtest: &[OsString]) -> Result<()
     let unit = shell::run(&mut cargo).context("unit tests failed");
     let mut cargo = workspace.cargo();
     cargo
-        .args(["test", "--package=mcr-tests", "--test", MODEL])
+        .arg("test")
+        .args(AGAINST_MODEL)
         .env(ebpf::OBJECT_VARIABLE, object)
         .arg("--")
         .args(libtest);
