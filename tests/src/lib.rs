@@ -16,9 +16,9 @@
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
-//! [`oracle`], [`fixtures`], [`pipeline`] and [`large`] need no privileges: a naive model of the
-//! contract with the user, frames with what must become of them, a datapath without a kernel, and a
-//! large rule file.
+//! [`oracle`], [`fixtures`], [`pipeline`], [`large`] and [`machine`] need no privileges: a naive model
+//! of the contract with the user, frames with what must become of them, a datapath without a kernel, a
+//! large rule file, and a machine that counts instructions of the kernel side.
 
 mod capture;
 mod circle;
@@ -31,6 +31,7 @@ mod labelled;
 mod large;
 mod lines;
 mod links;
+pub mod machine;
 mod mcr;
 mod netns;
 pub mod oracle;
