@@ -105,7 +105,6 @@ fn link(index: u32, name: &str) -> LinkState {
     let networks = [format!("10.{low}.0.1/24"), format!("fd00:{low:x}::1/64")];
     LinkState {
         name: name.to_owned(),
-        alternative_names: Vec::new(),
         kind: if index.is_multiple_of(5) {
             LinkKind::Wireless
         } else {
@@ -115,10 +114,9 @@ fn link(index: u32, name: &str) -> LinkState {
         mtu: 1500,
         up: true,
         running: true,
-        master: None,
-        parent: None,
         addresses: networks.iter().filter_map(|n| n.parse().ok()).collect(),
         broadcasts: vec![[10, low, 0, 255].into()],
+        ..LinkState::default()
     }
 }
 

@@ -3,37 +3,52 @@
 
 mod addresses;
 mod event;
+mod generic;
 mod message;
 pub mod neighbours;
+mod probes;
+mod queues;
+mod raw;
 mod requests;
 mod subscription;
 
 use std::{
     collections::{BTreeSet, VecDeque},
     io, mem,
+    time::{Duration, Instant},
 };
 
-use rtnetlink::MulticastGroup;
+use rtnetlink::{MulticastGroup, packet_route::RouteNetlinkMessage, sys::protocols::NETLINK_ROUTE};
+use tokio::time::sleep_until;
 
-use self::{addresses::Addresses, event::Event, requests::Requests, subscription::Subscription};
+use self::{
+    addresses::Addresses, event::Event, probes::Probes, requests::Requests,
+    subscription::Subscription,
+};
 pub use crate::plan::LinkMap as Map;
 use crate::plan::LinkState;
 
 /// What is followed. In one socket, so that events come in the order in which things happened.
-const GROUPS: [MulticastGroup; 3] = [
-    MulticastGroup::Link,
-    MulticastGroup::Ipv4Ifaddr,
-    MulticastGroup::Ipv6Ifaddr,
+const GROUPS: [u32; 3] = [
+    MulticastGroup::Link as u32,
+    MulticastGroup::Ipv4Ifaddr as u32,
+    MulticastGroup::Ipv6Ifaddr as u32,
 ];
 
 /// A subscription to what happens to interfaces.
 pub struct Links {
-    events: Subscription,
+    events: Subscription<RouteNetlinkMessage>,
     map: Map,
     addresses: Addresses,
+    probes: Probes,
     /// Events that were received but not noted yet, the next one first.
     waiting: VecDeque<Event>,
+    /// Nothing can be heard for want of memory or descriptors; the next try is made then.
+    broken: Option<Instant>,
 }
+
+/// How long to wait until what failed for want of memory or descriptors is tried again.
+const RECOVERY: Duration = Duration::from_secs(5);
 
 /// What can go wrong with netlink.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +76,8 @@ impl Links {
     ///
     /// [`LinksError`].
     pub async fn open() -> Result<Self, LinksError> {
-        let events = Subscription::open(&GROUPS).map_err(LinksError::Open)?;
+        let events = Subscription::open(NETLINK_ROUTE, &GROUPS).map_err(LinksError::Open)?;
+        let probes = Probes::open().await?;
         let requests = Requests::open()?;
         let mut map: Map = requests.links().await?.into_iter().collect();
         let mut addresses = Addresses::default();
@@ -69,12 +85,26 @@ impl Links {
             addresses.add(index, address);
             map.change(index, |link| addresses.complete(index, link));
         }
-        Ok(Self {
+        let mut links = Self {
             events,
             map,
             addresses,
+            probes,
             waiting: VecDeque::new(),
-        })
+            broken: None,
+        };
+        links.probe().await?;
+        Ok(links)
+    }
+
+    /// Asks what links offer of which that may have changed, and returns those of which it has.
+    async fn probe(&mut self) -> Result<BTreeSet<u32>, LinksError> {
+        let touched = self.probes.ask().await.map_err(LinksError::Closed)?;
+        for index in &touched {
+            self.map
+                .change(*index, |link| self.probes.complete(*index, link));
+        }
+        Ok(touched)
     }
 
     /// All interfaces, as they are known.
@@ -84,15 +114,18 @@ impl Links {
     }
 
     /// Waits until something happens. Nothing is lost if this future is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`LinksError::Closed`].
-    pub async fn changed(&mut self) -> Result<(), LinksError> {
-        if self.waiting.is_empty() {
-            self.events.wait().await.map_err(LinksError::Closed)?;
+    pub async fn changed(&mut self) {
+        if let Some(until) = self.broken {
+            return sleep_until(until.into()).await;
         }
-        Ok(())
+        if !self.waiting.is_empty() {
+            return;
+        }
+        // An error is met again when it is read.
+        let _ = tokio::select! {
+            heard = self.events.wait() => heard,
+            heard = self.probes.wait() => heard,
+        };
     }
 
     /// Notes what has happened, and returns the indexes of the interfaces it happened to.
@@ -103,13 +136,24 @@ impl Links {
     /// one too small for IPv6 is so after at least one, because the kernel has forgotten what
     /// was joined there.
     ///
-    /// # Errors
-    ///
-    /// [`LinksError`].
-    pub async fn note(&mut self) -> Result<BTreeSet<u32>, LinksError> {
-        let mut passing = Passing::default();
+    /// What can't be had now, for want of memory or descriptors, is listed anew a while later.
+    pub async fn note(&mut self) -> BTreeSet<u32> {
         let mut touched = BTreeSet::new();
-        self.events.receive().map_err(LinksError::Closed)?;
+        if let Err(error) = self.try_to_note(&mut touched).await {
+            tracing::error!(
+                "the network interfaces can't be followed: {error}; trying again in {RECOVERY:?}"
+            );
+            self.waiting.push_front(Event::Lost);
+            self.broken = Some(Instant::now() + RECOVERY);
+        }
+        touched
+    }
+
+    async fn try_to_note(&mut self, touched: &mut BTreeSet<u32>) -> Result<(), LinksError> {
+        let mut passing = Passing::default();
+        if self.broken.take().is_none() {
+            self.events.receive().map_err(LinksError::Closed)?;
+        }
         while let Some(event) = self.next_known() {
             if passing.would_be_hidden_by(&event) {
                 self.waiting.push_front(event);
@@ -122,11 +166,14 @@ impl Links {
                         passing.small.insert(index);
                     }
                     self.addresses.complete(index, &mut link);
+                    self.probes.complete(index, &mut link);
+                    self.probes.suspect(index);
                     self.map.insert(index, link);
                 }
                 Event::Gone(index) => {
                     self.map.remove(index);
                     self.addresses.forget(index);
+                    self.probes.forget(index);
                     passing.gone.insert(index);
                 }
                 Event::Has(index, address) => {
@@ -150,7 +197,8 @@ impl Links {
                 Event::Other => {}
             }
         }
-        Ok(touched)
+        touched.extend(self.probe().await?);
+        Ok(())
     }
 
     /// Takes interfaces out that have the index of one that was there before but another address

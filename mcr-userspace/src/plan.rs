@@ -4,6 +4,7 @@
 //! [`diff()`] says which steps lead from the table in force to the new one. All three are pure:
 //! they know no kernel, no clock and no file.
 
+pub mod choice;
 mod circles;
 pub mod diff;
 mod intern;
@@ -17,9 +18,10 @@ mod tree;
 mod wish;
 pub mod world;
 
+pub use choice::{Choice, Replicator};
 pub use diff::{Change, Op, diff};
 pub use join::Join;
 pub use planner::{Plan, PlanError, RelayState, plan};
 pub use resolve::why_unusable;
 pub use table::Table;
-pub use world::{LinkKind, LinkMap, LinkState, World};
+pub use world::{LinkKind, LinkMap, LinkState, Means, Offers, World};

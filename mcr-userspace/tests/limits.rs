@@ -10,16 +10,12 @@ use mcr::{
 fn link(name: &str) -> LinkState {
     LinkState {
         name: name.to_owned(),
-        alternative_names: Vec::new(),
         kind: LinkKind::Software,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
         running: true,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
+        ..LinkState::default()
     }
 }
 

@@ -92,16 +92,12 @@ pub const SIDE_MTU: u32 = 1400;
 pub fn world([ingress, out, side, trunk]: [u32; 4]) -> World {
     let link = |name: &str, last: u8| LinkState {
         name: name.to_owned(),
-        alternative_names: Vec::new(),
         kind: LinkKind::Software,
         mac: [HOST_MAC[0], 0, 0, 0, 0, last],
         mtu: MTU,
         up: true,
         running: true,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
+        ..LinkState::default()
     };
     let network = |text: &str| text.parse().into_iter().collect();
     World {

@@ -13,7 +13,9 @@
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
+//! - [`Foreign`]: programs of others on the links
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
+//! - [`Feature`]: what a kernel may lack; [`needs!`] leaves a test out there, visibly
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
 //! [`oracle`], [`fixtures`], [`pipeline`], [`large`] and [`machine`] need no privileges: a naive model
@@ -23,7 +25,9 @@
 mod capture;
 mod circle;
 mod datapath;
+mod feature;
 pub mod fixtures;
+mod foreign;
 mod frame;
 mod inject;
 mod kernel;
@@ -49,6 +53,8 @@ mod view;
 pub use capture::{Capture, Captured, PacketType, VlanTag};
 pub use circle::Circle;
 pub use datapath::Datapath;
+pub use feature::{Feature, skipped, tell, tell_feature};
+pub use foreign::{Direction, Foreign};
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
 pub use kernel::Held;
@@ -60,7 +66,7 @@ pub use mcr::{Mcr, binary, rules};
 pub use netns::Netns;
 pub use process::Process;
 pub use reports::{Delivery, Reported, Said};
-pub use size::Size;
+pub use size::{Size, soak};
 pub use stats::Stats;
 pub use tap::Tap;
 pub use topology::Topology;

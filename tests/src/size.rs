@@ -1,7 +1,7 @@
 //! How large a process is, and that it does not grow.
 
 use std::{
-    fs, thread,
+    env, fs, thread,
     time::{Duration, Instant},
 };
 
@@ -9,6 +9,20 @@ use anyhow::{Context as _, Result, ensure};
 
 /// Memory an allocator may hold back more than before, in KiB.
 const SLACK: u64 = 8192;
+
+/// How long a test goes on that looks for what happens in the long run, as `MCR_SOAK_SECONDS` says;
+/// a minute if it says nothing.
+///
+/// # Errors
+///
+/// If it is not a number of seconds.
+pub fn soak() -> Result<Duration> {
+    let seconds = match env::var("MCR_SOAK_SECONDS") {
+        Ok(seconds) => seconds.parse().context("MCR_SOAK_SECONDS is no number")?,
+        Err(_) => 60,
+    };
+    Ok(Duration::from_secs(seconds))
+}
 
 /// How large a process is.
 #[derive(Clone, Copy, Debug)]

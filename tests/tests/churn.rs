@@ -8,14 +8,14 @@
 //! long as `MCR_SOAK_SECONDS` says, with a seed that is printed.
 
 use std::{
-    env, process, thread,
+    process, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Netns, Receiver, Sender, Size, Topology, UdpFrame,
-    on_every_datapath, socket,
+    on_every_datapath, soak, socket,
 };
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ fn a_short_churn_hurts_nobody(datapath: Datapath) -> Result<()> {
 #[test]
 #[ignore = "soak: goes on for MCR_SOAK_SECONDS"]
 fn the_tc_program_endures_churn() -> Result<()> {
-    endures(Datapath::Tcx)
+    endures(Datapath::tc()?)
 }
 
 #[test]
@@ -53,10 +53,7 @@ fn packet_sockets_endure_churn() -> Result<()> {
 }
 
 fn endures(datapath: Datapath) -> Result<()> {
-    let seconds: u64 = match env::var("MCR_SOAK_SECONDS") {
-        Ok(seconds) => seconds.parse().context("MCR_SOAK_SECONDS is no number")?,
-        Err(_) => 60,
-    };
+    let length = soak()?;
     let seed = u64::from(process::id());
     println!("seed {seed}");
     let mut churn = Churn::start(datapath, seed)?;
@@ -67,7 +64,7 @@ fn endures(datapath: Datapath) -> Result<()> {
     let warm = Size::of(churn.mcr.id())?;
     let start = Instant::now();
     let mut count = 0;
-    while start.elapsed() < Duration::from_secs(seconds) {
+    while start.elapsed() < length {
         churn.happen()?;
         count += 1;
         thread::sleep((PACE * count).saturating_sub(start.elapsed()));

@@ -6,13 +6,10 @@
 //!
 //! `cargo xtask soak` runs these, for as long as `MCR_SOAK_SECONDS` says.
 
-use std::{
-    env,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mcr_tests::{Datapath, Mcr, Receiver, Sender, Size, Topology, rules};
+use mcr_tests::{Datapath, Mcr, Receiver, Sender, Size, Topology, rules, soak};
 use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -23,7 +20,7 @@ const WARM_UP: u32 = 20;
 #[test]
 #[ignore = "soak: goes on for MCR_SOAK_SECONDS"]
 fn the_tc_program_endures() -> Result<()> {
-    endures(Datapath::Tcx)
+    endures(Datapath::tc()?)
 }
 
 #[test]
@@ -33,10 +30,7 @@ fn packet_sockets_endure() -> Result<()> {
 }
 
 fn endures(datapath: Datapath) -> Result<()> {
-    let seconds: u64 = match env::var("MCR_SOAK_SECONDS") {
-        Ok(seconds) => seconds.parse().context("MCR_SOAK_SECONDS is no number")?,
-        Err(_) => 60,
-    };
+    let length = soak()?;
     let topology = Topology::fan_out(2)?;
     let relay = &topology.relay;
     let mcr = Mcr::relaying(datapath, relay, &[STEADY])?;
@@ -48,7 +42,7 @@ fn endures(datapath: Datapath) -> Result<()> {
     )?;
     mcr.until(|stats| stats.relay("steady") > 0)?;
 
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let end = Instant::now() + length;
     let mut round = 0;
     let mut warm = None;
     while Instant::now() < end || round <= WARM_UP {

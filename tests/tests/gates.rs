@@ -30,16 +30,12 @@ on_every_datapath!(
 fn state(name: &str) -> LinkState {
     LinkState {
         name: name.to_owned(),
-        alternative_names: Vec::new(),
         kind: LinkKind::Software,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
         running: true,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
+        ..LinkState::default()
     }
 }
 
@@ -51,7 +47,7 @@ fn groups_of_a_prefix_are_joined() -> Result<()> {
     let relay = &topology.relay;
     let capture = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
     let small = "{name: r, from: in0, to: out0, groups: 239.20.0.16/28}";
-    let mcr = Mcr::relaying(Datapath::Tcx, relay, &[small])?;
+    let mcr = Mcr::relaying(Datapath::tc()?, relay, &[small])?;
     let groups = (16..32).map(|n| IpAddr::from(Ipv4Addr::new(239, 20, 0, n)));
     for group in groups {
         let about = |frame: &Captured| {

@@ -39,12 +39,13 @@ fn what_the_ring_has_no_room_for_is_counted() -> Result<()> {
     }
     mcr.signal(Signal::SIGCONT)?;
     let all = u64::from(FRAMES);
+    // What the hosts themselves send may be among those there was no room for.
     let settled =
-        mcr.until(|stats| stats.relayed("in0") + stats.refused("in0", "overrun") == all)?;
+        mcr.until(|stats| stats.relayed("in0") + stats.refused("in0", "overrun") >= all)?;
     ensure!(settled.refused("in0", "overrun") > 0, "{settled}");
     ensure!(settled.relayed("in0") > 1000, "{settled}");
     sender.send(&frame("239.1.1.1", FRAMES, 60)?)?;
-    mcr.until(|stats| stats.relayed("in0") == settled.relayed("in0") + 1)?;
+    mcr.until(|stats| stats.relayed("in0") > settled.relayed("in0"))?;
     let stats = mcr.finish()?;
     ensure!(stats.interest("in0") > all, "{stats}");
     Ok(())

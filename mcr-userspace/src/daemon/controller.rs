@@ -1,14 +1,17 @@
 //! From the world to the datapath: plan, compare, apply, join, and say what came of it.
 
+mod again;
 mod snapshot;
 mod weather;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, Write as _},
     sync::Arc,
     time::Instant,
 };
 
+use self::again::Again;
 use super::{
     ledger::{Ledger, Report},
     storms::Storms,
@@ -60,6 +63,8 @@ pub struct Controller {
     storms: Storms,
     /// When it was last looked for storms.
     looked: Instant,
+    /// When what failed is tried again.
+    again: Again,
 }
 
 impl Controller {
@@ -78,6 +83,7 @@ impl Controller {
             failed: BTreeMap::new(),
             storms: Storms::default(),
             looked: Instant::now(),
+            again: Again::default(),
         }
     }
 
@@ -86,15 +92,16 @@ impl Controller {
     pub fn set_links(&mut self, links: &links::Map, touched: &BTreeSet<u32>) {
         let mut matters = false;
         for index in touched {
-            let (before, after) = (self.world.links.get(index), links.get(index));
-            if before == after {
+            let before = self.world.links.get(index);
+            let after = links.get(index).map(|link| self.world.without_own(link));
+            if before == after.as_ref() {
                 continue;
             }
-            matters |= self.world.is_concerned(before, after);
+            matters |= self.world.is_concerned(before, after.as_ref());
             // A link that changed may be attachable now.
             self.world.refused.remove(index);
             match after {
-                Some(link) => self.world.links.insert(*index, link.clone()),
+                Some(link) => self.world.links.insert(*index, link),
                 None => self.world.links.remove(*index),
             };
         }
@@ -124,7 +131,12 @@ impl Controller {
     /// [`SettleError`], and then nothing has changed.
     pub fn set_relays(&mut self, relays: Vec<Relay>) -> Result<(), SettleError> {
         let before = std::mem::replace(&mut self.world.relays, relays);
-        self.settle().inspect_err(|_| self.world.relays = before)?;
+        // Whoever asks for a change has perhaps mended what was in the way.
+        let refused = std::mem::take(&mut self.world.refused);
+        self.settle().inspect_err(|_| {
+            self.world.relays = before;
+            self.world.refused = refused;
+        })?;
         tracing::info!("the rule file has been read again: {}", self.summary());
         Ok(())
     }
@@ -136,9 +148,36 @@ impl Controller {
         (self.states.len(), in_force)
     }
 
+    /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
+    #[must_use]
+    pub fn denied(&self) -> Option<String> {
+        let denied = |state: &RelayState| {
+            let sentence = state.denied.first()?;
+            Some(format!("relay {}: {sentence}", state.name))
+        };
+        self.states.iter().find_map(denied)
+    }
+
+    /// When what the system has refused is to be tried again.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.again.due()
+    }
+
+    /// Tries again what the system has refused.
+    pub fn try_again(&mut self) {
+        self.again.tried();
+        self.world.refused.clear();
+        self.settle_or_log();
+    }
+
+    /// Whatever happens that the relays are not to blame for is tried again.
     fn settle_or_log(&mut self) {
         if let Err(error) = self.settle() {
             tracing::error!("{error}");
+            if !error.is_in_the_rules() {
+                self.again.failed(Instant::now());
+            }
         }
     }
 
@@ -166,12 +205,16 @@ impl Controller {
             }
         };
         self.follow(plan);
+        if self.world.refused.is_empty() {
+            self.again.succeeded();
+        } else {
+            self.again.failed(Instant::now());
+        }
         Ok(())
     }
 
     fn apply(&mut self, table: &Table) -> Result<(), Box<ApplyError>> {
         let ops = diff(&self.table, table);
-        self.ledger.note_names(&self.world);
         if !ops.is_empty() {
             let gone = self.table.counted_without(table);
             self.datapath.apply(&ops)?;
@@ -181,6 +224,7 @@ impl Controller {
                 self.ledger.keep(&self.table, &counters);
             }
         }
+        self.ledger.note_names(&self.world, table);
         Ok(())
     }
 
@@ -241,7 +285,8 @@ impl Controller {
 
     /// Says that every relay whose links exist is in force: on standard error, and to systemd.
     pub fn announce_ready(&self) {
-        eprintln!("mcr: ready: {}", self.summary());
+        // Who does not listen is told by systemd, or does not want to know.
+        let _ = writeln!(io::stderr(), "mcr: ready: {}", self.summary());
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!("systemd can't be told that mcr is ready: {error}");
         }
@@ -309,7 +354,7 @@ fn report_state(state: &RelayState) {
     if let Some(reason) = &state.refused {
         tracing::error!("relay {name} is not in force: {reason}");
     }
-    for sentence in &state.unusable {
+    for sentence in state.unusable.iter().chain(&state.denied) {
         tracing::error!("relay {name}: {sentence}");
     }
     for sentence in &state.warnings {
@@ -375,16 +420,12 @@ mod tests {
     fn links() -> LinkMap {
         let link = |name: &str| LinkState {
             name: name.to_owned(),
-            alternative_names: Vec::new(),
             kind: LinkKind::Software,
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             up: true,
             running: true,
-            master: None,
-            parent: None,
-            addresses: Vec::new(),
-            broadcasts: Vec::new(),
+            ..LinkState::default()
         };
         LinkMap::from_iter([(1, link("a")), (2, link("b"))])
     }

@@ -8,6 +8,7 @@ use crate::{
         ebpf::{Ebpf, Hook, LoadError},
         ring::Ring,
     },
+    plan::Means,
 };
 
 /// A datapath, and what the plan has to know of it.
@@ -16,6 +17,13 @@ pub struct Selected {
     pub back_end: Box<dyn Datapath>,
     /// Whether its attachments outlive this process.
     pub leased: bool,
+    /// What it can do.
+    pub means: Means,
+    /// Why programs in the kernel can't make the copies; empty where they can, or where nobody wants
+    /// them.
+    pub no_programs: String,
+    /// Why the XDP program can't; empty where it can, or where nobody wants it.
+    pub no_xdp: String,
 }
 
 /// Why there is no datapath.
@@ -24,6 +32,9 @@ pub enum SelectError {
     /// Not the TC program.
     #[error(transparent)]
     Ebpf(#[from] LoadError),
+    /// Not the XDP program.
+    #[error("`datapath: xdp` is demanded, and can't be had: {0}")]
+    Xdp(String),
     /// Not packet sockets.
     #[error("{0}: run mcr as root, or with CAP_NET_RAW")]
     Ring(StepError),
@@ -42,16 +53,20 @@ pub enum SelectError {
 pub fn select(settings: &Settings) -> Result<Selected, SelectError> {
     match settings.datapath {
         DatapathChoice::Tc => Ok(tc(settings)?),
+        DatapathChoice::Xdp => match tc(settings)? {
+            selected if selected.means.xdp => Ok(selected),
+            selected => Err(SelectError::Xdp(selected.no_xdp)),
+        },
         DatapathChoice::AfPacket => match wants_drop(&settings.relays) {
             Some(relay) => Err(SelectError::LocalDrop(relay.name.clone())),
-            None => ring().map_err(SelectError::Ring),
+            None => ring(settings, String::new()).map_err(SelectError::Ring),
         },
         DatapathChoice::Auto => match tc(settings) {
             Ok(selected) => Ok(selected),
             // What was asked for by name is not replaced by something else.
             Err(why @ LoadError::NoTcx) => Err(why.into()),
             Err(why) if wants_drop(&settings.relays).is_some() => Err(why.into()),
-            Err(why) => match ring() {
+            Err(why) => match ring(settings, why.to_string()) {
                 Ok(selected) => {
                     tracing::warn!(
                         "packet sockets make the copies, at about five times the cost: {why}"
@@ -74,12 +89,26 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     Ok(Selected {
         back_end: Box::new(Ebpf::load(hook, &settings.limits)?),
         leased: hook.outlives_process(),
+        means: Means {
+            programs: true,
+            demanded: settings.datapath,
+            ..Means::default()
+        },
+        no_programs: String::new(),
+        no_xdp: String::new(),
     })
 }
 
-fn ring() -> Result<Selected, StepError> {
+/// Packet sockets, with why there are no programs in the kernel.
+fn ring(settings: &Settings, no_programs: String) -> Result<Selected, StepError> {
     Ok(Selected {
         back_end: Box::new(Ring::new()?),
         leased: false,
+        means: Means {
+            demanded: settings.datapath,
+            ..Means::default()
+        },
+        no_programs,
+        no_xdp: String::new(),
     })
 }

@@ -106,16 +106,11 @@ mod tests {
     fn link() -> LinkState {
         LinkState {
             name: "a".to_owned(),
-            alternative_names: Vec::new(),
             kind: LinkKind::Software,
-            mac: [0; 6],
             mtu: 1500,
             up: true,
             running: true,
-            master: None,
-            parent: None,
-            addresses: Vec::new(),
-            broadcasts: Vec::new(),
+            ..LinkState::default()
         }
     }
 

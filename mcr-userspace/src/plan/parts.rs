@@ -1,6 +1,9 @@
 //! The parts of a table, each given an id that stays what it is from one table to the next.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use mcr_common::{
@@ -14,6 +17,7 @@ use mcr_common::{
 
 use super::{
     PlanError,
+    choice::{Job, choose},
     circles::Circles,
     intern::{Full, Interner},
     table::{FrameRoute, Groups, Owner, Place, Sources, Table},
@@ -293,7 +297,16 @@ impl<'a> Parts<'a> {
         } else if wishes.is_empty() {
             slot.limited = 1;
         } else {
-            slot.set = self.set(wishes, named)?;
+            let (set, egresses) = self.set(wishes, named)?;
+            slot.set = set;
+            if set != EMPTY_SET {
+                let job = Job {
+                    ingress,
+                    egresses: &egresses,
+                    drop_local,
+                };
+                self.table.choices.insert(id, choose(self.world, &job));
+            }
         }
         self.table.slots.insert(id, slot);
         self.table.owners.insert(id, owner);
@@ -314,19 +327,23 @@ impl<'a> Parts<'a> {
         Ok(id)
     }
 
-    /// The set of everywhere these wishes send to.
-    fn set(&mut self, wishes: &[&Wish<'_>], names: impl Fn() -> String) -> Result<u32, PlanError> {
-        let mut members = BTreeSet::new();
+    /// The set of everywhere these wishes send to, and its members.
+    fn set(
+        &mut self,
+        wishes: &[&Wish<'_>],
+        names: impl Fn() -> String,
+    ) -> Result<(u32, Vec<Egress>), PlanError> {
+        let mut members = BTreeMap::new();
         for egress in wishes.iter().flat_map(|wish| wish.egress.iter()) {
             let id = self.egresses.id(&identity(egress));
             let id = id.map_err(|Full| full("egresses", MAX_EGRESS_ENTRIES, &names))?;
             self.table.egresses.insert(id, *egress);
-            members.insert(id);
+            members.insert(id, *egress);
         }
         if members.is_empty() {
-            return Ok(EMPTY_SET);
+            return Ok((EMPTY_SET, Vec::new()));
         }
-        let Some(set) = egress_set(&members) else {
+        let Some(set) = egress_set(members.keys()) else {
             return Err(PlanError::FanOut {
                 count: members.len(),
                 relays: names(),
@@ -335,7 +352,7 @@ impl<'a> Parts<'a> {
         let id = self.sets.id(&set);
         let id = id.map_err(|Full| full("egress lists", MAX_SETS, names))?;
         self.table.sets.insert(id, set);
-        Ok(id)
+        Ok((id, members.into_values().collect()))
     }
 }
 
@@ -367,15 +384,16 @@ fn identity(egress: &Egress) -> Egress {
 }
 
 /// The set of these egresses, if they fit.
-fn egress_set(ids: &BTreeSet<u32>) -> Option<EgressSet> {
+fn egress_set<'a>(ids: impl ExactSizeIterator<Item = &'a u32>) -> Option<EgressSet> {
+    let len = ids.len();
     let mut members = [0; MAX_EGRESSES];
     members
-        .get_mut(..ids.len())?
+        .get_mut(..len)?
         .iter_mut()
         .zip(ids)
         .for_each(|(member, id)| *member = *id);
     Some(EgressSet {
-        len: u32::try_from(ids.len()).ok()?,
+        len: u32::try_from(len).ok()?,
         members,
     })
 }

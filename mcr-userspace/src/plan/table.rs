@@ -7,6 +7,8 @@ use mcr_common::table::{
     Branches, Egress, EgressSet, FrameKey, Limit, Link, Node, Ports, Scope, Slot, Target, VlanKey,
 };
 
+use super::choice::Choice;
+
 /// Everything the datapath knows. A value of this type is complete in itself: every id that is
 /// used is also defined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,9 @@ pub struct Table {
     pub owners: BTreeMap<u32, Owner>,
     /// The relay a bucket belongs to. The datapath does not know this.
     pub buckets: BTreeMap<u32, String>,
+    /// Who makes the copies of a slot's frames, by its id; slots with no copies are not among them. The
+    /// datapath does not know this.
+    pub choices: BTreeMap<u32, Choice>,
     /// Where the frames of a scope come from, by its node id. The datapath does not know this.
     pub places: BTreeMap<u32, Place>,
 }

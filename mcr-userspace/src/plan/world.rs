@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::config::model::{Limits, LinkSelector, Relay};
+use crate::config::model::{DatapathChoice, Limits, LinkSelector, Relay};
 
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200 section 5).
 const IPV6_MTU: u32 = 1280;
@@ -32,6 +32,28 @@ pub struct World {
     pub relay_mac: [u8; 6],
     /// Whether attachments outlive this process, so that they need a lease.
     pub leased: bool,
+    /// What the datapath can do.
+    pub means: Means,
+    /// Why programs in the kernel can't make the copies, as a sentence; empty where they can, or where
+    /// nobody wants them.
+    pub no_programs: String,
+    /// Why the XDP program can't, as a sentence; empty where it can, or where nobody wants it.
+    pub no_xdp: String,
+    /// Ids of the XDP programs that are ours.
+    pub own_programs: BTreeSet<u32>,
+}
+
+/// What the datapath can do, whatever the links are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Means {
+    /// Programs in the kernel make the copies, and not packet sockets.
+    pub programs: bool,
+    /// The XDP program is loaded: the kernel has all it needs.
+    pub xdp: bool,
+    /// Interface index of the link of ours from which the kernel sends a frame to many links at once.
+    pub fan: Option<u32>,
+    /// What the user asks for. What is demanded is not replaced by anything else.
+    pub demanded: DatapathChoice,
 }
 
 /// The links a relay names.
@@ -40,8 +62,8 @@ fn links_of(relay: &Relay) -> impl Iterator<Item = &LinkSelector> {
     relay.from.iter().chain(ways)
 }
 
-/// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A network interface. By default it is one of which nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkState {
     /// Its name.
     pub name: String,
@@ -66,10 +88,37 @@ pub struct LinkState {
     /// The directed broadcast addresses of its IPv4 networks, sorted: those that were given
     /// (`IFA_BROADCAST` of rtnetlink(7)), and the last address of each network.
     pub broadcasts: Vec<Ipv4Addr>,
+    /// What it offers to programs.
+    pub offers: Offers,
+}
+
+/// What a link offers to programs that take frames before the host's stack, or send them past it, as
+/// far as the kernel tells. What is not known is not offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
+pub struct Offers {
+    /// What kind of device it is (`IFLA_INFO_KIND` of rtnetlink(7)): `veth`, `bridge`; empty for a card.
+    pub device: String,
+    /// Its driver runs XDP programs (`NETDEV_XDP_ACT_BASIC` and `NETDEV_XDP_ACT_REDIRECT` of
+    /// `include/uapi/linux/netdev.h`).
+    pub xdp: bool,
+    /// Its driver sends what XDP programs redirect to it (`NETDEV_XDP_ACT_NDO_XMIT`). A veth does as long
+    /// as its peer has GRO on, or an XDP program.
+    pub xdp_transmit: bool,
+    /// The id of an XDP program that somebody else has attached.
+    pub foreign_xdp: Option<u32>,
+    /// It takes VLAN tags out of frames, where XDP programs don't see them.
+    pub strips_tags: bool,
+    /// Frames wait in a queue, or pass filters, on their way out of it, which who sends past the host's
+    /// stack would leave out: it has a qdisc other than `noqueue`.
+    pub queues: bool,
 }
 
 /// What a link is, as far as relaying differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LinkKind {
     /// Made by software: a bridge, a veth, a tap.
     Software,
@@ -80,6 +129,7 @@ pub enum LinkKind {
     /// The loopback device.
     Loopback,
     /// It has no Ethernet header: tun, WireGuard, PPP.
+    #[default]
     NoEthernet,
 }
 
@@ -91,15 +141,19 @@ impl World {
         self.links.named(name.as_str())
     }
 
+    /// A link as it is told, but for an XDP program of ours: that is nobody else's.
+    #[must_use]
+    pub fn without_own(&self, link: &LinkState) -> LinkState {
+        let mut link = link.clone();
+        let foreign = &mut link.offers.foreign_xdp;
+        *foreign = foreign.filter(|id| !self.own_programs.contains(id));
+        link
+    }
+
     /// Whether it makes a difference to any relay that a link was the one and is the other: if
-    /// it has, or had, a name that a relay has for a link, or is related to others than before.
+    /// it has, or had, a name that a relay has for a link. Relations matter between such links alone.
     #[must_use]
     pub fn is_concerned(&self, before: Option<&LinkState>, after: Option<&LinkState>) -> bool {
-        if let (Some(before), Some(after)) = (before, after)
-            && (before.master, before.parent) != (after.master, after.parent)
-        {
-            return true;
-        }
         let links = before.into_iter().chain(after);
         let names: BTreeSet<_> = links.flat_map(LinkState::names).map(|(_, n)| n).collect();
         let mut selectors = self.relays.iter().flat_map(links_of);
@@ -205,10 +259,7 @@ mod tests {
             mtu: 1500,
             up: true,
             running: true,
-            master: None,
-            parent: None,
-            addresses: Vec::new(),
-            broadcasts: Vec::new(),
+            ..LinkState::default()
         }
     }
 
@@ -230,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn relays_are_concerned_by_links_they_name_and_by_relations() {
+    fn relays_are_concerned_by_links_they_name_alone() {
         let rules = "{version: 1, relays: [{name: r, from: a, to: lan, groups: 239.1.1.1}]}";
         let world = World {
             relays: parse_bytes(rules.as_bytes()).unwrap().rules.relays,
@@ -241,6 +292,10 @@ mod tests {
             master: Some(7),
             ..b.clone()
         };
+        let named_port = LinkState {
+            master: Some(7),
+            ..a.clone()
+        };
         for (before, after, concerned) in [
             (None, Some(&a), true),
             (Some(&a), None, true),
@@ -248,8 +303,9 @@ mod tests {
             (Some(&b), Some(&lan), true),
             (None, Some(&b), false),
             (Some(&b), None, false),
-            (Some(&b), Some(&port), true),
-            (Some(&port), Some(&b), true),
+            (Some(&b), Some(&port), false),
+            (Some(&port), Some(&b), false),
+            (Some(&a), Some(&named_port), true),
         ] {
             let is = world.is_concerned(before, after);
             assert_eq!(is, concerned, "{before:?} {after:?}");

@@ -99,6 +99,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     limits: Limits::default(),
                     relay_mac: RELAY_MAC,
                     leased,
+                    ..World::default()
                 }
             },
         )
@@ -180,16 +181,12 @@ pub(crate) fn willing(mut relays: Vec<Relay>) -> World {
 pub(crate) fn plain(name: &str) -> LinkState {
     LinkState {
         name: name.to_owned(),
-        alternative_names: Vec::new(),
         kind: LinkKind::Software,
         mac: [0x02, 0, 0, 0, 1, name.as_bytes()[0]],
         mtu: 1500,
         up: true,
         running: true,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
+        ..LinkState::default()
     }
 }
 

@@ -16,10 +16,7 @@ fn link(name: &str, up: bool) -> LinkState {
         mtu: 1500,
         up,
         running: up,
-        master: None,
-        parent: None,
-        addresses: Vec::new(),
-        broadcasts: Vec::new(),
+        ..LinkState::default()
     }
 }
 

@@ -81,6 +81,11 @@ impl Options {
         }
     }
 
+    /// Who makes copies.
+    pub(crate) fn variants(&self) -> &[Variant] {
+        &self.variants
+    }
+
     /// Copies of each frame.
     pub(crate) fn fan_out(&self) -> u8 {
         self.fan_out
