@@ -53,7 +53,7 @@ fn after_sigkill(datapath: Datapath) -> Result<()> {
     let visible = during.contains("mcr_tc");
     // What is on TCX is shown by bpftool 7.3 and later.
     let wanted = match datapath {
-        Datapath::Tcx => visible,
+        Datapath::Tcx | Datapath::Auto => visible,
         Datapath::Clsact => true,
         Datapath::AfPacket => false,
     };
