@@ -6,7 +6,7 @@
 //! netlink ────────────┘              ├──► joins ◄──► queriers
 //!                                    └──► neighbours ─► netlink
 //! control socket ◄──► reload, snapshots
-//! clock ─► a look for storms, statistics
+//! clock ─► a look for storms and for programs of others, statistics
 //! SIGINT, SIGTERM ─► end
 //! ```
 
@@ -20,7 +20,11 @@ mod reload;
 mod select;
 mod storms;
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
@@ -38,7 +42,6 @@ use self::{printer::Printer, reload::reload};
 use crate::{
     config::model::{DatapathChoice, Limits, Relay},
     control::{Instance, listener::ListenError},
-    datapath::StepError,
     datapath::ebpf::Hook,
     links::{Links, LinksError, neighbours::Neighbours},
     plan::World,
@@ -86,9 +89,9 @@ pub enum DaemonError {
     /// The relays can't be put in force.
     #[error(transparent)]
     Settle(#[from] SettleError),
-    /// The datapath failed.
-    #[error(transparent)]
-    Datapath(#[from] StepError),
+    /// What is demanded of the datapath can't be had for a relay.
+    #[error("{0}")]
+    Denied(String),
     /// The operating system said no to something else.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -112,18 +115,26 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut questions = control::open(&settings)?;
     let mut links = Links::open().await?;
     let mut neighbours = Neighbours::default();
-    let world = World {
+    let mut world = World {
         relays: settings.relays.clone(),
-        links: links.map().clone(),
         relay_mac: relay_mac(settings.instance.as_str()),
         limits: settings.limits,
         leased: datapath.leased,
         means: datapath.means,
         no_fan: datapath.no_fan,
+        no_programs: datapath.no_programs,
+        no_xdp: datapath.no_xdp,
+        own_programs: datapath.own_programs,
         ..World::default()
     };
+    for (index, link) in links.map().iter() {
+        world.links.insert(*index, world.without_own(link));
+    }
     let mut controller = Controller::new(world, datapath.back_end);
     controller.settle()?;
+    if let Some(sentence) = controller.denied() {
+        return Err(DaemonError::Denied(sentence));
+    }
     // What the kernel knows of stations by now belongs to being ready.
     neighbours.follow(controller.neighbours()).await;
     controller.set_neighbours(neighbours.note().await);
@@ -143,23 +154,34 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             Some(first) = questions.next() => {
                 questions.answer(first, &settings, &mut controller);
             }
-            changed = links.changed() => {
-                changed?;
-                let touched = links.note().await?;
+            () = links.changed() => {
+                let touched = links.note().await;
                 controller.set_links(links.map(), &touched);
                 neighbours.hasten();
             }
             () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
-            _ = look.tick() => controller.look_for_storms(),
+            _ = look.tick() => {
+                controller.look_for_storms();
+                let touched = links.look(&controller.egresses());
+                controller.set_links(links.map(), &touched);
+            }
+            () = until(controller.due()) => controller.try_again(),
             () = controller.joins_mut().due() => controller.joins_mut().advance(),
-            () = tick(statistics.as_mut()) => printer.print(&controller.report()?),
+            () = tick(statistics.as_mut()) => match controller.report() {
+                Ok(report) => printer.print(&report),
+                Err(error) => tracing::warn!("the counters can't be read: {error}"),
+            },
         }
     }
     neighbours.follow(&BTreeSet::new()).await;
-    let report = controller.report()?;
-    controller.say_goodbye(&report);
-    if settings.statistics.is_some() {
-        printer.finish(&report).await;
+    match controller.report() {
+        Ok(report) => {
+            controller.say_goodbye(&report);
+            if settings.statistics.is_some() {
+                printer.finish(&report).await;
+            }
+        }
+        Err(error) => tracing::warn!("the counters can't be read: {error}"),
     }
     Ok(())
 }
@@ -176,6 +198,14 @@ async fn tick(interval: Option<&mut Interval>) {
         Some(interval) => {
             interval.tick().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for this point of time, for ever if there is none.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -144,6 +144,8 @@ struct RelayArgs {
 enum Datapath {
     /// The best one there is
     Auto,
+    /// The XDP program in the kernel
+    Xdp,
     /// The TC program in the kernel
     Tc,
     /// Packet sockets
@@ -231,6 +233,8 @@ fn log_to_standard_error() {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
+        // Where nobody listens any more, or the disk is full, relaying goes on without a word.
+        .log_internal_errors(false)
         .with_env_filter(filter);
     // Only a second logger could fail, and there is none.
     let _ = logger.try_init();
@@ -261,6 +265,7 @@ impl From<Datapath> for DatapathChoice {
     fn from(datapath: Datapath) -> Self {
         match datapath {
             Datapath::Auto => Self::Auto,
+            Datapath::Xdp => Self::Xdp,
             Datapath::Tc => Self::Tc,
             Datapath::Afpacket => Self::AfPacket,
         }

@@ -1,14 +1,17 @@
 //! From the world to the datapath: plan, compare, apply, join, and say what came of it.
 
+mod again;
 mod snapshot;
 mod weather;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, Write as _},
     sync::Arc,
     time::Instant,
 };
 
+use self::again::Again;
 use super::{
     ledger::{Ledger, Report},
     storms::Storms,
@@ -60,6 +63,8 @@ pub struct Controller {
     storms: Storms,
     /// When it was last looked for storms.
     looked: Instant,
+    /// When what failed is tried again.
+    again: Again,
 }
 
 impl Controller {
@@ -78,6 +83,7 @@ impl Controller {
             failed: BTreeMap::new(),
             storms: Storms::default(),
             looked: Instant::now(),
+            again: Again::default(),
         }
     }
 
@@ -99,10 +105,10 @@ impl Controller {
                 None => self.world.links.remove(*index),
             };
         }
-        if self.world.no_fan.is_none() && self.datapath.has_lost_fan(touched) {
+        if self.world.no_fan.is_empty() && self.datapath.has_lost_fan(touched) {
             let why = "the link of mcr's own is gone or down, by which frames went to many links";
             tracing::warn!("{why} at once: they are copied one by one");
-            self.world.no_fan = Some(why.to_owned());
+            why.clone_into(&mut self.world.no_fan);
             matters = true;
         }
         if matters {
@@ -131,7 +137,12 @@ impl Controller {
     /// [`SettleError`], and then nothing has changed.
     pub fn set_relays(&mut self, relays: Vec<Relay>) -> Result<(), SettleError> {
         let before = std::mem::replace(&mut self.world.relays, relays);
-        self.settle().inspect_err(|_| self.world.relays = before)?;
+        // Whoever asks for a change has perhaps mended what was in the way.
+        let refused = std::mem::take(&mut self.world.refused);
+        self.settle().inspect_err(|_| {
+            self.world.relays = before;
+            self.world.refused = refused;
+        })?;
         tracing::info!("the rule file has been read again: {}", self.summary());
         Ok(())
     }
@@ -143,9 +154,43 @@ impl Controller {
         (self.states.len(), in_force)
     }
 
+    /// Interface indexes of the links that copies are sent to.
+    #[must_use]
+    pub fn egresses(&self) -> BTreeSet<u32> {
+        let egresses = self.table.egresses.values();
+        egresses.map(|egress| egress.ifindex()).collect()
+    }
+
+    /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
+    #[must_use]
+    pub fn denied(&self) -> Option<String> {
+        let denied = |state: &RelayState| {
+            let sentence = state.denied.first()?;
+            Some(format!("relay {}: {sentence}", state.name))
+        };
+        self.states.iter().find_map(denied)
+    }
+
+    /// When what the system has refused is to be tried again.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.again.due()
+    }
+
+    /// Tries again what the system has refused.
+    pub fn try_again(&mut self) {
+        self.again.tried();
+        self.world.refused.clear();
+        self.settle_or_log();
+    }
+
+    /// Whatever happens that the relays are not to blame for is tried again.
     fn settle_or_log(&mut self) {
         if let Err(error) = self.settle() {
             tracing::error!("{error}");
+            if !error.is_in_the_rules() {
+                self.again.failed(Instant::now());
+            }
         }
     }
 
@@ -164,11 +209,14 @@ impl Controller {
                     break plan;
                 }
                 Err(error) => {
+                    if !error.stuck.is_empty() {
+                        return Err(error.into());
+                    }
                     let reason = error.error.to_string();
                     if let Some(ifindex) = attaching(&error.op) {
                         self.world.refused.insert(ifindex, reason);
                     } else if is_new_fan(&error.op) {
-                        self.world.no_fan = Some(reason);
+                        self.world.no_fan = reason;
                     } else {
                         return Err(error.into());
                     }
@@ -176,12 +224,16 @@ impl Controller {
             }
         };
         self.follow(plan);
+        if self.world.refused.is_empty() {
+            self.again.succeeded();
+        } else {
+            self.again.failed(Instant::now());
+        }
         Ok(())
     }
 
     fn apply(&mut self, table: &Table) -> Result<(), Box<ApplyError>> {
         let ops = diff(&self.table, table);
-        self.ledger.note_names(&self.world);
         if !ops.is_empty() {
             let gone = self.table.counted_without(table);
             self.datapath.apply(&ops)?;
@@ -191,6 +243,7 @@ impl Controller {
                 self.ledger.keep(&self.table, &counters);
             }
         }
+        self.ledger.note_names(&self.world, table);
         Ok(())
     }
 
@@ -251,7 +304,8 @@ impl Controller {
 
     /// Says that every relay whose links exist is in force: on standard error, and to systemd.
     pub fn announce_ready(&self) {
-        eprintln!("mcr: ready: {}", self.summary());
+        // Who does not listen is told by systemd, or does not want to know.
+        let _ = writeln!(io::stderr(), "mcr: ready: {}", self.summary());
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!("systemd can't be told that mcr is ready: {error}");
         }
@@ -324,7 +378,7 @@ fn report_state(state: &RelayState) {
     if let Some(reason) = &state.refused {
         tracing::error!("relay {name} is not in force: {reason}");
     }
-    for sentence in &state.unusable {
+    for sentence in state.unusable.iter().chain(&state.denied) {
         tracing::error!("relay {name}: {sentence}");
     }
     for sentence in &state.warnings {

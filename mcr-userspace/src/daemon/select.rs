@@ -1,5 +1,7 @@
 //! Which datapath makes the copies.
 
+use std::collections::BTreeSet;
+
 use super::Settings;
 use crate::{
     config::model::{DatapathChoice, Local, Relay},
@@ -19,8 +21,15 @@ pub struct Selected {
     pub leased: bool,
     /// What it can do.
     pub means: Means,
-    /// Why it can't send a frame to many links at once, as a sentence without an end.
-    pub no_fan: Option<String>,
+    /// Why it can't send a frame to many links at once, as a sentence without an end; empty where it can.
+    pub no_fan: String,
+    /// Ids of its programs in the kernel.
+    pub own_programs: BTreeSet<u32>,
+    /// Why programs in the kernel can't make the copies; empty where they can, or where nobody wants
+    /// them.
+    pub no_programs: String,
+    /// Why the XDP program can't; empty where it can, or where nobody wants it.
+    pub no_xdp: String,
 }
 
 /// Why there is no datapath.
@@ -29,6 +38,9 @@ pub enum SelectError {
     /// Not the TC program.
     #[error(transparent)]
     Ebpf(#[from] LoadError),
+    /// Not the XDP program.
+    #[error("`datapath: xdp` is demanded, and can't be had: {0}")]
+    Xdp(String),
     /// Not packet sockets.
     #[error("{0}: run mcr as root, or with CAP_NET_RAW")]
     Ring(StepError),
@@ -47,16 +59,20 @@ pub enum SelectError {
 pub fn select(settings: &Settings) -> Result<Selected, SelectError> {
     match settings.datapath {
         DatapathChoice::Tc => Ok(tc(settings)?),
+        DatapathChoice::Xdp => match tc(settings)? {
+            selected if selected.means.xdp => Ok(selected),
+            selected => Err(SelectError::Xdp(selected.no_xdp)),
+        },
         DatapathChoice::AfPacket => match wants_drop(&settings.relays) {
             Some(relay) => Err(SelectError::LocalDrop(relay.name.clone())),
-            None => ring().map_err(SelectError::Ring),
+            None => ring(settings, String::new()).map_err(SelectError::Ring),
         },
         DatapathChoice::Auto => match tc(settings) {
             Ok(selected) => Ok(selected),
             // What was asked for by name is not replaced by something else.
             Err(why @ LoadError::NoTcx) => Err(why.into()),
             Err(why) if wants_drop(&settings.relays).is_some() => Err(why.into()),
-            Err(why) => match ring() {
+            Err(why) => match ring(settings, why.to_string()) {
                 Ok(selected) => {
                     tracing::warn!(
                         "packet sockets make the copies, at about five times the cost: {why}"
@@ -79,6 +95,7 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let back_end = Ebpf::load(hook, &settings.limits)?;
     Ok(Selected {
         no_fan: back_end.no_fan(),
+        own_programs: back_end.programs(),
         back_end: Box::new(back_end),
         leased: hook.outlives_process(),
         means: Means {
@@ -86,14 +103,23 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
             demanded: settings.datapath,
             ..Means::default()
         },
+        no_programs: String::new(),
+        no_xdp: String::new(),
     })
 }
 
-fn ring() -> Result<Selected, StepError> {
+/// Packet sockets, with why there are no programs in the kernel.
+fn ring(settings: &Settings, no_programs: String) -> Result<Selected, StepError> {
     Ok(Selected {
         back_end: Box::new(Ring::new()?),
+        own_programs: BTreeSet::new(),
         leased: false,
-        means: Means::default(),
-        no_fan: None,
+        no_fan: String::new(),
+        means: Means {
+            demanded: settings.datapath,
+            ..Means::default()
+        },
+        no_programs,
+        no_xdp: String::new(),
     })
 }

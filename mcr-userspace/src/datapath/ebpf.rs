@@ -45,11 +45,12 @@ const LEAVING: &str = "mcr_tc_out";
 /// The program and the maps, loaded.
 pub struct Ebpf {
     object: aya::Ebpf,
-    attacher: Attacher,
     maps: Maps,
     /// The way to many links at once; or why there is none.
     fans: Result<Fans, String>,
     attachments: BTreeMap<u32, Attachments>,
+    /// Goes after what it has attached: until then its number is taken.
+    attacher: Attacher,
     /// Where attachments outlive this process.
     _keeper: Option<Keeper>,
     /// Where the programs have something to say.
@@ -68,7 +69,7 @@ struct Attachments {
 pub enum LoadError {
     /// This process may not.
     #[error(
-        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and under no seccomp profile that blocks bpf(2)"
     )]
     Permission,
     /// The kernel has no eBPF, or lacks something the program needs.
@@ -140,10 +141,11 @@ impl Ebpf {
         })
     }
 
-    /// Why frames can't be sent to many links at once, as a sentence without an end.
+    /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
+    /// can.
     #[must_use]
-    pub fn no_fan(&self) -> Option<String> {
-        self.fans.as_ref().err().cloned()
+    pub fn no_fan(&self) -> String {
+        self.fans.as_ref().err().cloned().unwrap_or_default()
     }
 
     fn fan(&mut self, change: &Change<u32, Fan>) -> Result<(), StepError> {
@@ -167,6 +169,14 @@ impl Ebpf {
             old: change.old.map(place),
             new: change.new.map(place),
         })
+    }
+
+    /// The ids of its programs. What can't be read is left out.
+    #[must_use]
+    pub fn programs(&self) -> BTreeSet<u32> {
+        let programs = self.object.programs();
+        let infos = programs.filter_map(|(_, program)| program.info().ok());
+        infos.map(|info| info.id()).collect()
     }
 
     /// Attaches to a link what is not attached yet, and takes away what is not wanted.
@@ -239,8 +249,9 @@ impl Datapath for Ebpf {
             .inspect_err(|_| {
                 if change.old.is_none() {
                     self.attachments.remove(&ifindex);
-                    // The entry alone does nothing, so it does no harm if it stays.
-                    let _ = self.maps.step(&op.clone().inverse());
+                }
+                if let Err(error) = self.maps.step(&op.clone().inverse()) {
+                    tracing::error!("{error}");
                 }
             })
     }

@@ -10,6 +10,7 @@ pub use broadcast::Worth;
 use mcr_common::table::Egress;
 
 use super::world::World;
+use crate::config::model::DatapathChoice;
 
 /// Who makes the copies of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +50,18 @@ pub struct Choice {
     pub replicator: Replicator,
     /// Why not a faster one, as a sentence; empty: there is none.
     pub reason: String,
+}
+
+impl Choice {
+    /// Whether it is not what is demanded. Without programs in the kernel, or with the TC program, there
+    /// is nothing else to choose.
+    pub(super) fn denies(&self, demanded: DatapathChoice) -> bool {
+        let served = matches!(
+            self.replicator,
+            Replicator::XdpRedirect | Replicator::XdpBroadcast
+        );
+        demanded == DatapathChoice::Xdp && !served
+    }
 }
 
 /// What is to be chosen for.

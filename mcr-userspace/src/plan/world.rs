@@ -38,11 +38,14 @@ pub struct World {
     /// Why programs in the kernel can't make the copies, as a sentence; empty where they can, or where
     /// nobody wants them.
     pub no_programs: String,
-    /// Why the kernel can't send a frame to many links at once, as a sentence without an end.
-    pub no_fan: Option<String>,
+    /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
+    /// can.
+    pub no_fan: String,
     /// From how many copies on it is worth it.
     pub worth: Worth,
-    /// Ids of the XDP programs that are ours.
+    /// Why the XDP program can't, as a sentence; empty where it can, or where nobody wants it.
+    pub no_xdp: String,
+    /// Ids of the programs in the kernel that are ours.
     pub own_programs: BTreeSet<u32>,
 }
 
@@ -111,11 +114,17 @@ pub struct Offers {
     pub xdp_transmit: bool,
     /// The id of an XDP program that somebody else has attached.
     pub foreign_xdp: Option<u32>,
-    /// It takes VLAN tags out of frames, where XDP programs don't see them.
+    /// It takes VLAN tags out of frames, where XDP programs don't see them (`rx-vlan-offload` of
+    /// ethtool(8)). Of a veth this says no more than what somebody wants of it: what comes out of its other
+    /// end has its tag beside the frame as long as `tx-vlan-offload` is on there, which can't be seen
+    /// from here. Both are on unless somebody turns them off.
     pub strips_tags: bool,
-    /// Frames wait in a queue, or pass filters, on their way out of it, which who sends past the host's
-    /// stack would leave out: it has a qdisc other than `noqueue`.
+    /// Frames wait in a queue, or pass filters of others, on their way out of it, which who sends past the
+    /// host's stack would leave out: it has a qdisc other than `noqueue`, filters at the egress of
+    /// clsact, or programs on TCX.
     pub queues: bool,
+    /// Ids of programs on TCX that frames pass on their way out of it.
+    pub leaving: Vec<u32>,
 }
 
 /// What a link is, as far as relaying differs.
@@ -142,24 +151,22 @@ impl World {
         self.links.named(name.as_str())
     }
 
-    /// A link as it is told, but for an XDP program of ours: that is nobody else's.
+    /// A link as it is told, but for programs of ours: they are nobody else's.
     #[must_use]
     pub fn without_own(&self, link: &LinkState) -> LinkState {
         let mut link = link.clone();
-        let foreign = &mut link.offers.foreign_xdp;
-        *foreign = foreign.filter(|id| !self.own_programs.contains(id));
+        let is_foreign = |id: &u32| !self.own_programs.contains(id);
+        let offers = &mut link.offers;
+        offers.foreign_xdp = offers.foreign_xdp.filter(is_foreign);
+        offers.leaving.retain(is_foreign);
+        offers.queues |= !offers.leaving.is_empty();
         link
     }
 
     /// Whether it makes a difference to any relay that a link was the one and is the other: if
-    /// it has, or had, a name that a relay has for a link, or is related to others than before.
+    /// it has, or had, a name that a relay has for a link. Relations matter between such links alone.
     #[must_use]
     pub fn is_concerned(&self, before: Option<&LinkState>, after: Option<&LinkState>) -> bool {
-        if let (Some(before), Some(after)) = (before, after)
-            && (before.master, before.parent) != (after.master, after.parent)
-        {
-            return true;
-        }
         let links = before.into_iter().chain(after);
         let names: BTreeSet<_> = links.flat_map(LinkState::names).map(|(_, n)| n).collect();
         let mut selectors = self.relays.iter().flat_map(links_of);
@@ -287,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn relays_are_concerned_by_links_they_name_and_by_relations() {
+    fn relays_are_concerned_by_links_they_name_alone() {
         let rules = "{version: 1, relays: [{name: r, from: a, to: lan, groups: 239.1.1.1}]}";
         let world = World {
             relays: parse_bytes(rules.as_bytes()).unwrap().rules.relays,
@@ -298,6 +305,10 @@ mod tests {
             master: Some(7),
             ..b.clone()
         };
+        let named_port = LinkState {
+            master: Some(7),
+            ..a.clone()
+        };
         for (before, after, concerned) in [
             (None, Some(&a), true),
             (Some(&a), None, true),
@@ -305,8 +316,9 @@ mod tests {
             (Some(&b), Some(&lan), true),
             (None, Some(&b), false),
             (Some(&b), None, false),
-            (Some(&b), Some(&port), true),
-            (Some(&port), Some(&b), true),
+            (Some(&b), Some(&port), false),
+            (Some(&port), Some(&b), false),
+            (Some(&a), Some(&named_port), true),
         ] {
             let is = world.is_concerned(before, after);
             assert_eq!(is, concerned, "{before:?} {after:?}");

@@ -242,8 +242,8 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
         1 => Just(LinkKind::NoEthernet),
     ];
     let master = prop_oneof![50 => Just(None), 1 => select(&IFINDEXES[..]).prop_map(Some)];
-    let mtu = select(&[68, 90, 1500, 1500, 1500, 9000][..]);
-    let device = select(&["veth", "veth", "veth", ""][..]);
+    let mtu = prop_oneof![5 => Just(1500), 3 => select(&[68, 90, 9000][..])];
+    let device = prop_oneof![12 => Just("veth"), 1 => Just("")];
     let up = weighted(0.9);
     let broadcast = weighted(0.7);
     let all = (kind, master, mtu, up, broadcast, device);

@@ -15,6 +15,7 @@ use mcr::{
 use mcr_tests::{
     Capture, Captured, Inject, Mcr, Netns, PacketType,
     fixtures::{Fixture, HOST_MAC, Ingress, MTU, SIDE_MTU, STATION, STATION_MAC, fixtures, world},
+    needs,
     oracle::{Arrival, Fragments, Judgement, judge},
 };
 use nix::{net::if_::if_nametoindex, sys::signal::Signal};
@@ -433,6 +434,7 @@ fn check(arguments: &[&str], local_drop: bool, more: u8) -> Result<()> {
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_tcx() -> Result<()> {
+    needs!(Tcx);
     check(&["--datapath", "tc", "--tc-hook", "tcx"], true, 0)
 }
 

@@ -48,8 +48,8 @@ pub(super) fn can(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
             "faster from {least} copies on, and these are {count}"
         ));
     }
-    if let Some(why) = &world.no_fan {
-        return Err(why.clone());
+    if !world.no_fan.is_empty() {
+        return Err(world.no_fan.clone());
     }
     let named = |egress: &Egress| world.links.get(&egress.ifindex());
     alike(job.egresses).map_err(|(one, other)| {
@@ -191,7 +191,7 @@ mod tests {
         }
         let cases: [(&str, Edit); 12] = [
             ("the moon is full", |world, _| {
-                world.no_fan = Some("the moon is full".to_owned());
+                world.no_fan = "the moon is full".to_owned();
             }),
             ("copies for e1 and e7 differ", |_, egresses| {
                 egresses[6] = egresses[6].dscp(10);
