@@ -119,7 +119,7 @@ mod tests {
     use mcr_common::table::HopEdit;
 
     use super::*;
-    use crate::plan::world::{LinkKind, LinkMap, Offers};
+    use crate::plan::world::{LinkMap, Offers};
 
     const MARK: [u8; 6] = [2, 0x6d, 0, 0, 0, 1];
 
