@@ -52,7 +52,7 @@ const WITH_EVERY_CHANGE: [&str; 15] = [
 const TABLE: &str = "docs/kernels.md";
 
 /// What machines are made with.
-const PACKAGES: [Package; 8] = [
+const PACKAGES: [Package; 7] = [
     Package {
         name: "qemu-system-x86",
         program: Some("qemu-system-x86_64"),
@@ -82,11 +82,6 @@ const PACKAGES: [Package; 8] = [
         name: "debian-archive-keyring",
         program: None,
         why: "the keys that Debian's kernels are signed with",
-    },
-    Package {
-        name: "bpftool",
-        program: Some("bpftool"),
-        why: "shows what a killed mcr leaves in a kernel",
     },
     Package {
         name: "util-linux",
