@@ -64,6 +64,7 @@ fn after_sigkill(datapath: Datapath) -> Result<()> {
     let held = Held::by(&mcr)?;
     let during = shown(relay, Some(&held))?;
     let visible = during.contains("mcr_tc");
+    let datapath = datapath.plain()?;
     ensure!(visible == (datapath != Datapath::AfPacket), "{during}");
     mcr.signal(Signal::SIGKILL)?;
     mcr.wait(WAIT)?;
