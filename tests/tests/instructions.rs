@@ -32,6 +32,8 @@ use serde_json::{Value, json};
 
 /// The program that relays what arrives.
 const PROGRAM: &str = "mcr_tc";
+/// What turns messages of single frames off.
+const SILENT: [(&str, &[u8]); 1] = [("AYA_LOG_LEVEL", &[0])];
 /// Links of the fixtures.
 const LINKS: [u32; 4] = [10, 11, 12, 13];
 /// How many per cent more or fewer there may be, and how many in any case.
@@ -169,7 +171,7 @@ fn is_cut(fixture: &Fixture) -> bool {
 fn counted() -> Result<BTreeMap<String, u64>> {
     let table = plan(&world(LINKS), &Table::default())?.table;
     let (_object, kernel) = Kernel::load(&table)?;
-    let program = Program::read(OBJECT, PROGRAM)?;
+    let program = Program::read(OBJECT, PROGRAM, &SILENT)?;
     let mut counted = BTreeMap::new();
     for fixture in fixtures().iter().filter(|fixture| fits(fixture)) {
         let ifindex = match fixture.ingress {

@@ -18,6 +18,8 @@ mod running;
 mod svg;
 mod sys;
 mod table;
+#[cfg(test)]
+mod tests;
 mod variant;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
