@@ -2,7 +2,7 @@
 //! compiler makes of the same program; and not so many fewer that the record says nothing any more.
 //!
 //! The record is `tests/instructions.json`. After a change that is meant, it is written anew by this
-//! test with `MCR_RECORD` set: `MCR_RECORD=1 cargo xtask test --e2e instructions`.
+//! test with `MCR_RECORD` set: `MCR_RECORD=1 cargo xtask test --e2e frames_cost`.
 
 #![expect(unsafe_code, reason = "maps of unknown types are read by bpf(2)")]
 
@@ -246,7 +246,7 @@ fn frames_cost_as_many_instructions_as_recorded() -> Result<()> {
     ensure!(
         wrong.is_empty() && recorded.len() == counted.len(),
         "instructions in the kernel, {} fixtures, {} recorded:\n{}\nif that is meant, record it anew: \
-         MCR_RECORD=1 cargo xtask test --e2e instructions",
+         MCR_RECORD=1 cargo xtask test --e2e frames_cost",
         counted.len(),
         recorded.len(),
         wrong.join("\n")
