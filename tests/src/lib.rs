@@ -13,6 +13,8 @@
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
+//! - [`Chosen`]: how copies are made
+//! - [`Confined`]: what processes may do
 //! - [`Foreign`]: programs of others on the links
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Feature`]: what a kernel may lack; [`needs!`] leaves a test out there, visibly
@@ -23,7 +25,9 @@
 //! large rule file, and a machine that counts instructions of the kernel side.
 
 mod capture;
+mod chosen;
 mod circle;
+mod confined;
 mod datapath;
 mod feature;
 pub mod fixtures;
@@ -51,7 +55,9 @@ mod udp;
 mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
+pub use chosen::Chosen;
 pub use circle::Circle;
+pub use confined::Confined;
 pub use datapath::Datapath;
 pub use feature::{Feature, skipped, tell, tell_feature};
 pub use foreign::{Direction, Foreign};

@@ -148,6 +148,13 @@ impl Controller {
         (self.states.len(), in_force)
     }
 
+    /// Interface indexes of the links that copies are sent to.
+    #[must_use]
+    pub fn egresses(&self) -> BTreeSet<u32> {
+        let egresses = self.table.egresses.values();
+        egresses.map(|egress| egress.ifindex()).collect()
+    }
+
     /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
     #[must_use]
     pub fn denied(&self) -> Option<String> {
@@ -196,7 +203,8 @@ impl Controller {
                     break plan;
                 }
                 Err(error) => {
-                    let Some(ifindex) = attaching(&error.op) else {
+                    let Some(ifindex) = attaching(&error.op).filter(|_| error.stuck.is_empty())
+                    else {
                         return Err(error.into());
                     };
                     let reason = error.error.to_string();

@@ -1,5 +1,7 @@
 //! Which datapath makes the copies.
 
+use std::collections::BTreeSet;
+
 use super::Settings;
 use crate::{
     config::model::{DatapathChoice, Local, Relay},
@@ -19,6 +21,8 @@ pub struct Selected {
     pub leased: bool,
     /// What it can do.
     pub means: Means,
+    /// Ids of its programs in the kernel.
+    pub own_programs: BTreeSet<u32>,
     /// Why programs in the kernel can't make the copies; empty where they can, or where nobody wants
     /// them.
     pub no_programs: String,
@@ -86,8 +90,10 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
 
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
+    let back_end = Ebpf::load(hook, &settings.limits)?;
     Ok(Selected {
-        back_end: Box::new(Ebpf::load(hook, &settings.limits)?),
+        own_programs: back_end.programs(),
+        back_end: Box::new(back_end),
         leased: hook.outlives_process(),
         means: Means {
             programs: true,
@@ -103,6 +109,7 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
 fn ring(settings: &Settings, no_programs: String) -> Result<Selected, StepError> {
     Ok(Selected {
         back_end: Box::new(Ring::new()?),
+        own_programs: BTreeSet::new(),
         leased: false,
         means: Means {
             demanded: settings.datapath,

@@ -8,7 +8,10 @@ mod maps;
 mod object;
 mod tenant;
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use aya::{
     EbpfError, EbpfLoader,
@@ -40,9 +43,10 @@ const LEAVING: &str = "mcr_tc_out";
 /// The program and the maps, loaded.
 pub struct Ebpf {
     object: aya::Ebpf,
-    attacher: Attacher,
     maps: Maps,
     attachments: BTreeMap<u32, Attachments>,
+    /// Goes after what it has attached: until then its number is taken.
+    attacher: Attacher,
     /// Where attachments outlive this process.
     _keeper: Option<Keeper>,
     /// Where the programs have something to say.
@@ -61,7 +65,7 @@ struct Attachments {
 pub enum LoadError {
     /// This process may not.
     #[error(
-        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and under no seccomp profile that blocks bpf(2)"
     )]
     Permission,
     /// The kernel has no eBPF, or lacks something the program needs.
@@ -131,6 +135,14 @@ impl Ebpf {
         })
     }
 
+    /// The ids of its programs. What can't be read is left out.
+    #[must_use]
+    pub fn programs(&self) -> BTreeSet<u32> {
+        let programs = self.object.programs();
+        let infos = programs.filter_map(|(_, program)| program.info().ok());
+        infos.map(|info| info.id()).collect()
+    }
+
     /// Attaches to a link what is not attached yet, and takes away what is not wanted.
     fn attach(&mut self, ifindex: u32, host_frames: bool) -> Result<(), StepError> {
         if !self.attachments.contains_key(&ifindex) {
@@ -198,8 +210,9 @@ impl Datapath for Ebpf {
             .inspect_err(|_| {
                 if change.old.is_none() {
                     self.attachments.remove(&ifindex);
-                    // The entry alone does nothing, so it does no harm if it stays.
-                    let _ = self.maps.step(&op.clone().inverse());
+                }
+                if let Err(error) = self.maps.step(&op.clone().inverse()) {
+                    tracing::error!("{error}");
                 }
             })
     }

@@ -39,7 +39,7 @@ pub struct World {
     pub no_programs: String,
     /// Why the XDP program can't, as a sentence; empty where it can, or where nobody wants it.
     pub no_xdp: String,
-    /// Ids of the XDP programs that are ours.
+    /// Ids of the programs in the kernel that are ours.
     pub own_programs: BTreeSet<u32>,
 }
 
@@ -110,11 +110,17 @@ pub struct Offers {
     pub xdp_transmit: bool,
     /// The id of an XDP program that somebody else has attached.
     pub foreign_xdp: Option<u32>,
-    /// It takes VLAN tags out of frames, where XDP programs don't see them.
+    /// It takes VLAN tags out of frames, where XDP programs don't see them (`rx-vlan-offload` of
+    /// ethtool(8)). Of a veth this says no more than what somebody wants of it: what comes out of its other
+    /// end has its tag beside the frame as long as `tx-vlan-offload` is on there, which can't be seen
+    /// from here. Both are on unless somebody turns them off.
     pub strips_tags: bool,
-    /// Frames wait in a queue, or pass filters, on their way out of it, which who sends past the host's
-    /// stack would leave out: it has a qdisc other than `noqueue`.
+    /// Frames wait in a queue, or pass filters of others, on their way out of it, which who sends past the
+    /// host's stack would leave out: it has a qdisc other than `noqueue`, filters at the egress of
+    /// clsact, or programs on TCX.
     pub queues: bool,
+    /// Ids of programs on TCX that frames pass on their way out of it.
+    pub leaving: Vec<u32>,
 }
 
 /// What a link is, as far as relaying differs.
@@ -141,12 +147,15 @@ impl World {
         self.links.named(name.as_str())
     }
 
-    /// A link as it is told, but for an XDP program of ours: that is nobody else's.
+    /// A link as it is told, but for programs of ours: they are nobody else's.
     #[must_use]
     pub fn without_own(&self, link: &LinkState) -> LinkState {
         let mut link = link.clone();
-        let foreign = &mut link.offers.foreign_xdp;
-        *foreign = foreign.filter(|id| !self.own_programs.contains(id));
+        let is_foreign = |id: &u32| !self.own_programs.contains(id);
+        let offers = &mut link.offers;
+        offers.foreign_xdp = offers.foreign_xdp.filter(is_foreign);
+        offers.leaving.retain(is_foreign);
+        offers.queues |= !offers.leaving.is_empty();
         link
     }
 
