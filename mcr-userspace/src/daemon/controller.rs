@@ -11,6 +11,8 @@ use std::{
     time::Instant,
 };
 
+use mcr_common::table::Egress;
+
 use self::again::Again;
 use super::{
     ledger::{Ledger, Report},
@@ -152,7 +154,7 @@ impl Controller {
     #[must_use]
     pub fn egresses(&self) -> BTreeSet<u32> {
         let egresses = self.table.egresses.values();
-        egresses.map(|egress| egress.ifindex()).collect()
+        egresses.map(Egress::ifindex).collect()
     }
 
     /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
