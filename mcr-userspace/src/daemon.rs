@@ -124,6 +124,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         no_programs: datapath.no_programs,
         no_xdp: datapath.no_xdp,
         own_programs: datapath.own_programs,
+        no_fan: datapath.no_fan,
         ..World::default()
     };
     for (index, link) in links.map().iter() {

@@ -10,7 +10,7 @@ use mcr::{
     datapath::fake::Fake,
     plan::{
         Change, Op, Table, World, diff, plan,
-        table::{FrameRoute, Route},
+        table::{Fan, FrameRoute, Route},
     },
 };
 use mcr_common::{
@@ -47,6 +47,8 @@ pub struct Held {
     pub sets: BTreeMap<u32, EgressSet>,
     /// By id.
     pub egresses: BTreeMap<u32, Egress>,
+    /// Links of sets that get a frame at once.
+    pub fans: BTreeMap<u32, Fan>,
 }
 
 impl Held {
@@ -75,6 +77,7 @@ impl Held {
             limits: table.limits.clone(),
             sets: table.sets.clone(),
             egresses: table.egresses.clone(),
+            fans: table.fans.clone(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Held {
                 limits: self.limits,
                 sets: self.sets,
                 egresses: self.egresses,
+                fans: self.fans,
                 ..Table::default()
             },
             routes: self.routes,
@@ -123,6 +127,7 @@ impl Held {
             Op::Limit(change) => put(&mut self.limits, change),
             Op::Set(change) => put(&mut self.sets, change),
             Op::Egress(change) => put(&mut self.egresses, change),
+            Op::Fan(change) => put(&mut self.fans, change),
         }
     }
 

@@ -107,6 +107,12 @@ impl Controller {
                 None => self.world.links.remove(*index),
             };
         }
+        if self.world.no_fan.is_none() && self.datapath.has_lost_fan(touched) {
+            let why = "the link of mcr's own is gone or down, by which frames went to many links";
+            tracing::warn!("{why} at once: they are copied one by one");
+            self.world.no_fan = Some(why.to_owned());
+            matters = true;
+        }
         if matters {
             self.settle_or_log();
         }
@@ -205,11 +211,14 @@ impl Controller {
                     break plan;
                 }
                 Err(error) => {
-                    let Some(ifindex) = attaching(&error.op) else {
-                        return Err(error.into());
-                    };
                     let reason = error.error.to_string();
-                    self.world.refused.insert(ifindex, reason);
+                    if let Some(ifindex) = attaching(&error.op) {
+                        self.world.refused.insert(ifindex, reason);
+                    } else if is_new_fan(&error.op) {
+                        self.world.no_fan = Some(reason);
+                    } else {
+                        return Err(error.into());
+                    }
                 }
             }
         };
@@ -355,6 +364,11 @@ fn attaching(op: &Op) -> Option<u32> {
         Op::Link(change) if change.old.is_none() => Some(change.key),
         _ => None,
     }
+}
+
+/// Whether an operation makes a way to many links at once.
+fn is_new_fan(op: &Op) -> bool {
+    matches!(op, Op::Fan(change) if change.old.is_none())
 }
 
 /// Logs how a relay is, if there is something to say.

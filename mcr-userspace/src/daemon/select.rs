@@ -28,6 +28,8 @@ pub struct Selected {
     pub no_programs: String,
     /// Why the XDP program can't; empty where it can, or where nobody wants it.
     pub no_xdp: String,
+    /// Why it can't send a frame to many links at once, as a sentence without an end.
+    pub no_fan: Option<String>,
 }
 
 /// Why there is no datapath.
@@ -93,6 +95,7 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let back_end = Ebpf::load(hook, &settings.limits)?;
     Ok(Selected {
         own_programs: back_end.programs(),
+        no_fan: back_end.no_fan(),
         back_end: Box::new(back_end),
         leased: hook.outlives_process(),
         means: Means {
@@ -117,5 +120,6 @@ fn ring(settings: &Settings, no_programs: String) -> Result<Selected, StepError>
         },
         no_programs,
         no_xdp: String::new(),
+        no_fan: None,
     })
 }

@@ -39,6 +39,8 @@ pub struct World {
     pub no_programs: String,
     /// Why the XDP program can't, as a sentence; empty where it can, or where nobody wants it.
     pub no_xdp: String,
+    /// Why the kernel can't send a frame to many links at once, as a sentence without an end.
+    pub no_fan: Option<String>,
     /// Ids of the programs in the kernel that are ours.
     pub own_programs: BTreeSet<u32>,
 }
@@ -50,8 +52,6 @@ pub struct Means {
     pub programs: bool,
     /// The XDP program is loaded: the kernel has all it needs.
     pub xdp: bool,
-    /// Interface index of the link of ours from which the kernel sends a frame to many links at once.
-    pub fan: Option<u32>,
     /// What the user asks for. What is demanded is not replaced by anything else.
     pub demanded: DatapathChoice,
 }
