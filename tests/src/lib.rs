@@ -20,9 +20,9 @@
 //! - [`Feature`]: what a kernel may lack; [`needs!`] leaves a test out there, visibly
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
-//! [`oracle`], [`fixtures`], [`pipeline`] and [`large`] need no privileges: a naive model of the
-//! contract with the user, frames with what must become of them, a datapath without a kernel, and a
-//! large rule file.
+//! [`oracle`], [`fixtures`], [`pipeline`], [`large`] and [`machine`] need no privileges: a naive model
+//! of the contract with the user, frames with what must become of them, a datapath without a kernel, a
+//! large rule file, and a machine that counts instructions of the kernel side.
 
 mod capture;
 mod chosen;
@@ -39,6 +39,7 @@ mod labelled;
 mod large;
 mod lines;
 mod links;
+pub mod machine;
 mod mcr;
 mod netns;
 pub mod oracle;

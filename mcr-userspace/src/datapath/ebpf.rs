@@ -45,11 +45,12 @@ const LEAVING: &str = "mcr_tc_out";
 /// The program and the maps, loaded.
 pub struct Ebpf {
     object: aya::Ebpf,
-    attacher: Attacher,
     maps: Maps,
     /// The way to many links at once; or why there is none.
     fans: Result<Fans, String>,
     attachments: BTreeMap<u32, Attachments>,
+    /// Goes after what it has attached: until then its number is taken.
+    attacher: Attacher,
     /// Where attachments outlive this process.
     _keeper: Option<Keeper>,
     /// Where the programs have something to say.
@@ -247,8 +248,9 @@ impl Datapath for Ebpf {
             .inspect_err(|_| {
                 if change.old.is_none() {
                     self.attachments.remove(&ifindex);
-                    // The entry alone does nothing, so it does no harm if it stays.
-                    let _ = self.maps.step(&op.clone().inverse());
+                }
+                if let Err(error) = self.maps.step(&op.clone().inverse()) {
+                    tracing::error!("{error}");
                 }
             })
     }

@@ -33,6 +33,9 @@ use crate::{
 const SHORT: Duration = Duration::from_micros(200);
 /// Frames that are not measured.
 const WARM_UP: u32 = 200;
+/// At least so many frames of a run carry when they were sent; if there are many more, others do not,
+/// because taking the time of each copy takes time itself.
+const TIMED: u32 = 2000;
 
 /// What is measured.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,9 +81,19 @@ impl Options {
         }
     }
 
+    /// Who makes copies.
+    pub(crate) fn variants(&self) -> &[Variant] {
+        &self.variants
+    }
+
     /// Copies of each frame.
     pub(crate) fn fan_out(&self) -> u8 {
         self.fan_out
+    }
+
+    /// One of so many frames is timed.
+    fn stride(&self) -> u32 {
+        (self.frames / TIMED).max(1)
     }
 
     /// Frames a second.
@@ -121,7 +134,7 @@ pub(crate) fn measure(options: &Options) -> Vec<Row> {
         streams: 1,
         generator: Generator::Packet,
         sink: Sink::Tc,
-        timed: options.frames,
+        timed: options.frames / options.stride(),
     };
     let mut rows = Vec::new();
     for variant in &options.variants {
@@ -197,7 +210,7 @@ fn one_run(entry: Entry, options: &Options, row: &mut Row) -> Result<()> {
     let bed = Bed::new(&entry.scene)?;
     hand_over(&bed)?;
     let running = start(&bed, entry.variant)?;
-    running.pin(1)?;
+    running.own(1)?;
     let before: u64 = bed.arrived()?.iter().sum();
     let (done, begun) = (AtomicBool::new(false), Barrier::new(2));
     let time = thread::scope(|scope| {
@@ -219,11 +232,11 @@ fn one_run(entry: Entry, options: &Options, row: &mut Row) -> Result<()> {
     running.stop(None, arrived)?;
     row.rate = f64::from(options.frames) / time.as_secs_f64();
     let links = bed.delays()?;
-    for frame in 0..options.frames as usize {
+    row.wanted += sent * copies;
+    row.lost += sent * copies - arrived;
+    for frame in 0..entry.scene.timed as usize {
         let delays = links.iter().filter_map(|link| link.get(frame).copied());
         let delays: Vec<_> = delays.filter(|delay| *delay > 0).collect();
-        row.wanted += copies;
-        row.lost += copies - delays.len() as u64;
         if delays.len() == links.len()
             && let (Some(first), Some(last)) = (delays.iter().min(), delays.iter().max())
         {
@@ -252,7 +265,7 @@ fn hand_over(bed: &Bed) -> Result<()> {
 /// are enabled again, which locking a socket ends with.
 fn keep_cpu(done: &AtomicBool, begun: &Barrier) -> Result<()> {
     let socket = UdpSocket::bind("127.0.0.1:0");
-    let kept = pin(0, 1).and_then(|()| hurry());
+    let kept = pin(0, 1).and_then(|()| hurry(0));
     begun.wait();
     let socket = socket.context("cannot open a socket")?;
     kept?;
@@ -267,7 +280,7 @@ fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     ended.map_err(|_| anyhow!("a thread panicked"))?
 }
 
-/// Sends frames at a rate; the first ones have numbers above all that are measured.
+/// Sends frames at a rate; those that are not timed have a number above all that are.
 fn send(bed: &Bed, options: &Options) -> Result<Duration> {
     let mut sender = bed.sender.run(|| {
         let mut socket = RawPacketStream::new().context("cannot open a packet socket")?;
@@ -278,7 +291,7 @@ fn send(bed: &Bed, options: &Options) -> Result<Duration> {
     let gap = Duration::from_secs(1) / options.rate;
     let mut work = || -> Result<Duration> {
         pin(0, 0)?;
-        hurry()?;
+        hurry(0)?;
         let start = Instant::now();
         let mut due = Duration::ZERO;
         let mut measured = start;
@@ -290,7 +303,10 @@ fn send(bed: &Bed, options: &Options) -> Result<Duration> {
             let payload = frame.get_mut(42..54).context("a frame is too short")?;
             let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
             payload[..8].copy_from_slice(&u64::try_from(now.as_nanos())?.to_ne_bytes());
-            let number = number.wrapping_sub(WARM_UP);
+            let number = match number.checked_sub(WARM_UP) {
+                Some(number) if number % options.stride() == 0 => number / options.stride(),
+                _ => u32::MAX,
+            };
             payload[8..].copy_from_slice(&number.to_ne_bytes());
             match sender.write(&frame) {
                 // The relay's queue is full: a frame is lost, and will be missed.

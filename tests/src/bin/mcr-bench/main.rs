@@ -181,7 +181,12 @@ fn reach(only: &[String], runs: Runs, report: &mut Report) -> Result<()> {
         report.ring(&ring::Options::of(runs))?;
     }
     if wanted("containers") {
-        let options = latency::Options::of(&goals::CONTAINERS, 20, 100_000, 50_000);
+        let options = latency::Options::of(
+            &goals::CONTAINERS,
+            goals::CONTAINER_COPIES,
+            goals::CONTAINER_RATE,
+            50_000,
+        );
         report.latency(&options);
     }
     if wanted("delay") {

@@ -71,7 +71,7 @@ impl Report {
     pub(crate) fn latency(&mut self, options: &latency::Options) {
         let rows = latency::measure(options);
         latency::print(options, &rows);
-        if rows.iter().map(|row| row.variant).eq(goals::CONTAINERS) {
+        if goals::is_containers(options) {
             self.verdicts.push(goals::containers_verdict(&rows));
         }
         self.latencies.push((options.clone(), rows));
