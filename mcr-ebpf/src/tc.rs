@@ -192,9 +192,9 @@ fn all_the_way(ctx: &TcContext, link: &Link, found: &mut Found, from_host: bool)
 }
 
 /// [`mcr_read`] has filled in the packet. No reason has this index, nor the next.
-const READ: u32 = u32::MAX;
+pub(crate) const READ: u32 = u32::MAX;
 /// The frame is of no interest.
-const NOT_OF_INTEREST: u32 = u32::MAX - 1;
+pub(crate) const NOT_OF_INTEREST: u32 = u32::MAX - 1;
 
 /// Reads the headers into [`maps::packet`]: [`READ`], [`NOT_OF_INTEREST`] or a
 /// [`Reason::index`].
@@ -224,7 +224,7 @@ extern "C" fn mcr_read(ctx: *mut __sk_buff, from_host: u32) -> u32 {
 
 /// The slot of a packet, or [`MAX_SLOTS`] and the [`Reason::index`] of a refusal.
 #[inline(never)]
-fn look_up(packet: &Packet, ifindex: u32, scope: &Scope) -> u32 {
+pub(crate) fn look_up(packet: &Packet, ifindex: u32, scope: &Scope) -> u32 {
     match mcr_common::look_up(packet, ifindex, scope, &Maps) {
         Ok(slot) => slot,
         Err(reason) => MAX_SLOTS + reason as u32,
