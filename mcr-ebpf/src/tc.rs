@@ -13,7 +13,7 @@ use mcr_common::{
 };
 
 use crate::{
-    copy, maps,
+    copy, log, maps,
     skb::{Reading, Skb},
     tables::Maps,
 };
@@ -50,10 +50,12 @@ fn relay(ctx: &TcContext, from_host: bool) -> i32 {
             if from_host {
                 found.drop_local = 0;
             }
+            log::relayed(ctx, found.slot);
             copy::to_egresses(ctx, &found)
         }
         Observed::REFUSE => {
             maps::count_refused(found.link_stats, found.reason);
+            log::refused(ctx, found.reason);
             if found.drop_local != 0 { DROP } else { NEXT }
         }
         _ => NEXT,

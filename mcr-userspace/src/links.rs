@@ -3,8 +3,12 @@
 
 mod addresses;
 mod event;
+mod generic;
 mod message;
 pub mod neighbours;
+mod probes;
+mod queues;
+mod raw;
 mod requests;
 mod subscription;
 
@@ -13,24 +17,28 @@ use std::{
     io, mem,
 };
 
-use rtnetlink::MulticastGroup;
+use rtnetlink::{MulticastGroup, packet_route::RouteNetlinkMessage, sys::protocols::NETLINK_ROUTE};
 
-use self::{addresses::Addresses, event::Event, requests::Requests, subscription::Subscription};
+use self::{
+    addresses::Addresses, event::Event, probes::Probes, requests::Requests,
+    subscription::Subscription,
+};
 pub use crate::plan::LinkMap as Map;
 use crate::plan::LinkState;
 
 /// What is followed. In one socket, so that events come in the order in which things happened.
-const GROUPS: [MulticastGroup; 3] = [
-    MulticastGroup::Link,
-    MulticastGroup::Ipv4Ifaddr,
-    MulticastGroup::Ipv6Ifaddr,
+const GROUPS: [u32; 3] = [
+    MulticastGroup::Link as u32,
+    MulticastGroup::Ipv4Ifaddr as u32,
+    MulticastGroup::Ipv6Ifaddr as u32,
 ];
 
 /// A subscription to what happens to interfaces.
 pub struct Links {
-    events: Subscription,
+    events: Subscription<RouteNetlinkMessage>,
     map: Map,
     addresses: Addresses,
+    probes: Probes,
     /// Events that were received but not noted yet, the next one first.
     waiting: VecDeque<Event>,
 }
@@ -61,7 +69,8 @@ impl Links {
     ///
     /// [`LinksError`].
     pub async fn open() -> Result<Self, LinksError> {
-        let events = Subscription::open(&GROUPS).map_err(LinksError::Open)?;
+        let events = Subscription::open(NETLINK_ROUTE, &GROUPS).map_err(LinksError::Open)?;
+        let probes = Probes::open().await?;
         let requests = Requests::open()?;
         let mut map: Map = requests.links().await?.into_iter().collect();
         let mut addresses = Addresses::default();
@@ -69,12 +78,25 @@ impl Links {
             addresses.add(index, address);
             map.change(index, |link| addresses.complete(index, link));
         }
-        Ok(Self {
+        let mut links = Self {
             events,
             map,
             addresses,
+            probes,
             waiting: VecDeque::new(),
-        })
+        };
+        links.probe().await?;
+        Ok(links)
+    }
+
+    /// Asks what links offer of which that may have changed, and returns those of which it has.
+    async fn probe(&mut self) -> Result<BTreeSet<u32>, LinksError> {
+        let touched = self.probes.ask().await.map_err(LinksError::Closed)?;
+        for index in &touched {
+            self.map
+                .change(*index, |link| self.probes.complete(*index, link));
+        }
+        Ok(touched)
     }
 
     /// All interfaces, as they are known.
@@ -89,10 +111,14 @@ impl Links {
     ///
     /// [`LinksError::Closed`].
     pub async fn changed(&mut self) -> Result<(), LinksError> {
-        if self.waiting.is_empty() {
-            self.events.wait().await.map_err(LinksError::Closed)?;
+        if !self.waiting.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let heard = tokio::select! {
+            heard = self.events.wait() => heard,
+            heard = self.probes.wait() => heard,
+        };
+        heard.map_err(LinksError::Closed)
     }
 
     /// Notes what has happened, and returns the indexes of the interfaces it happened to.
@@ -122,11 +148,14 @@ impl Links {
                         passing.small.insert(index);
                     }
                     self.addresses.complete(index, &mut link);
+                    self.probes.complete(index, &mut link);
+                    self.probes.suspect(index);
                     self.map.insert(index, link);
                 }
                 Event::Gone(index) => {
                     self.map.remove(index);
                     self.addresses.forget(index);
+                    self.probes.forget(index);
                     passing.gone.insert(index);
                 }
                 Event::Has(index, address) => {
@@ -150,6 +179,7 @@ impl Links {
                 Event::Other => {}
             }
         }
+        touched.extend(self.probe().await?);
         Ok(touched)
     }
 

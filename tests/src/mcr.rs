@@ -55,12 +55,22 @@ static SOCKETS: AtomicUsize = AtomicUsize::new(0);
 impl Mcr {
     /// Starts `mcr run` with these arguments in `netns` and waits until it says that it is ready.
     pub fn run(netns: &Netns, arguments: &[&str]) -> Result<Self> {
-        Self::start(netns, arguments, None)
+        Self::start(netns, arguments, None, &[])
     }
 
     /// Starts `mcr run` with a rule file of this text, and further arguments, and waits until it
     /// says that it is ready.
     pub fn with_rules(netns: &Netns, rules: &str, arguments: &[&str]) -> Result<Self> {
+        Self::with_environment(netns, rules, arguments, &[])
+    }
+
+    /// As [`Self::with_rules`], with these variables in its environment.
+    pub fn with_environment(
+        netns: &Netns,
+        rules: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut file = tempfile::Builder::new()
             .prefix("mcr-rules-")
             .suffix(".yaml")
@@ -74,7 +84,7 @@ impl Mcr {
             .context("a temporary path is no UTF-8")?;
         let path = path.to_owned();
         let all = [&["--config", &path], arguments].concat();
-        Self::start(netns, &all, Some(file))
+        Self::start(netns, &all, Some(file), environment)
     }
 
     /// Starts `mcr run` on this datapath with these relays, each a YAML mapping on one line, and
@@ -144,11 +154,17 @@ impl Mcr {
         self.rules.as_ref().map(NamedTempFile::path)
     }
 
-    fn start(netns: &Netns, arguments: &[&str], rules: Option<NamedTempFile>) -> Result<Self> {
+    fn start(
+        netns: &Netns,
+        arguments: &[&str],
+        rules: Option<NamedTempFile>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
         let socket = netns.socket(&format!("mcr-{number}"));
         let mut command = netns.command(binary()?);
         command.env("MCR_SOCKET", &socket);
+        command.envs(environment.iter().copied());
         command.arg("run").args(arguments);
         let process = Process::start("mcr run", &mut command)?;
         process.wait_stderr(READY, |line| line.contains("ready"))?;

@@ -10,7 +10,7 @@ use super::{
     view::{EgressView, RouteView, Word},
 };
 use crate::plan::{
-    Table,
+    Replicator, Table,
     table::{FrameRoute, Place},
 };
 
@@ -159,8 +159,8 @@ impl Walk<'_> {
         if let Some(owner) = self.table.owners.get(&id) {
             relays.extend(owner.relays.iter().chain(&owner.undecided).cloned());
         }
-        let slot = self.within_limits(id);
-        let drops = slot.is_some_and(|slot| slot.drop_local != 0);
+        let within = self.within_limits(id);
+        let drops = within.is_some_and(|(_, slot)| slot.drop_local != 0);
         self.routes.push(RouteView {
             group: group.to_owned(),
             source: source.map(str::to_owned),
@@ -175,26 +175,32 @@ impl Walk<'_> {
             from_host: place.from_host,
             relays: relays.into_iter().collect(),
             local: if drops { "drop" } else { "keep" }.into(),
-            egresses: self.egresses(slot),
+            egresses: self.egresses(within),
         });
     }
 
-    /// The slot of frames of which every relay takes its part.
-    fn within_limits(&self, id: u32) -> Option<Slot> {
+    /// The slot of frames of which every relay takes its part, with its id.
+    fn within_limits(&self, mut id: u32) -> Option<(u32, Slot)> {
         let mut slot = *self.table.slots.get(&id)?;
         // Each bucket is asked once, so there are no more steps than slots.
         for _ in 0..self.table.slots.len() {
             if slot.limit == 0 {
                 break;
             }
-            slot = *self.table.slots.get(&slot.within)?;
+            id = slot.within;
+            slot = *self.table.slots.get(&id)?;
         }
-        Some(slot)
+        Some((id, slot))
     }
 
     /// The ways out of a slot; the empty set is not among the sets of the table.
-    fn egresses(&self, slot: Option<Slot>) -> Vec<EgressView> {
-        let Some(set) = slot.and_then(|slot| self.table.sets.get(&slot.set)) else {
+    fn egresses(&self, slot: Option<(u32, Slot)>) -> Vec<EgressView> {
+        let Some((id, slot)) = slot else {
+            return Vec::new();
+        };
+        let (Some(set), Some(choice)) =
+            (self.table.sets.get(&slot.set), self.table.choices.get(&id))
+        else {
             return Vec::new();
         };
         let members = set.members.iter().take(set.len as usize);
@@ -202,8 +208,18 @@ impl Walk<'_> {
         egresses
             .map(|egress| EgressView {
                 link: (self.name)(egress.ifindex()),
-                datapath: self.datapath.into(),
+                datapath: datapath(choice.replicator, self.datapath).into(),
+                replicator: choice.replicator.label().into(),
+                reason: Some(choice.reason.clone()).filter(|reason| !reason.is_empty()),
             })
             .collect()
+    }
+}
+
+/// Who makes the copies of a replicator, where the datapath as a whole has this name.
+fn datapath(replicator: Replicator, of_all: &'static str) -> &'static str {
+    match replicator {
+        Replicator::XdpRedirect | Replicator::XdpBroadcast => "xdp",
+        Replicator::Clone | Replicator::Broadcast | Replicator::Ring => of_all,
     }
 }

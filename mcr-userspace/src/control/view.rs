@@ -103,8 +103,12 @@ pub struct RouteView {
 pub struct EgressView {
     /// The link.
     pub link: String,
-    /// Who makes the copies.
+    /// Who makes the copies: `xdp`, or else as [`Show::datapath`].
     pub datapath: Word,
+    /// How they are made: the label of a [`Replicator`](crate::plan::Replicator).
+    pub replicator: Word,
+    /// Why not in a faster way, as a sentence; none: there is no faster one.
+    pub reason: Option<String>,
 }
 
 /// A link that a relay names.

@@ -86,15 +86,16 @@ impl Controller {
     pub fn set_links(&mut self, links: &links::Map, touched: &BTreeSet<u32>) {
         let mut matters = false;
         for index in touched {
-            let (before, after) = (self.world.links.get(index), links.get(index));
-            if before == after {
+            let before = self.world.links.get(index);
+            let after = links.get(index).map(|link| self.world.without_own(link));
+            if before == after.as_ref() {
                 continue;
             }
-            matters |= self.world.is_concerned(before, after);
+            matters |= self.world.is_concerned(before, after.as_ref());
             // A link that changed may be attachable now.
             self.world.refused.remove(index);
             match after {
-                Some(link) => self.world.links.insert(*index, link.clone()),
+                Some(link) => self.world.links.insert(*index, link),
                 None => self.world.links.remove(*index),
             };
         }

@@ -3,6 +3,7 @@
 mod clsact;
 mod hook;
 mod lease;
+mod log;
 mod maps;
 mod object;
 mod tenant;
@@ -22,6 +23,7 @@ pub use self::{hook::Hook, object::BYTES as OBJECT};
 use self::{
     hook::{Attacher, Attachment},
     lease::Keeper,
+    log::Listener,
     maps::{Maps, WrongMap},
 };
 use super::{Counters, Datapath, StepError};
@@ -43,6 +45,8 @@ pub struct Ebpf {
     attachments: BTreeMap<u32, Attachments>,
     /// Where attachments outlive this process.
     _keeper: Option<Keeper>,
+    /// Where the programs have something to say.
+    _listener: Option<Listener>,
 }
 
 /// The programs at one link.
@@ -105,6 +109,7 @@ impl Ebpf {
         for (map, entries) in maps::sizes(limits) {
             loader.map_max_entries(map, entries);
         }
+        log::prepare(&mut loader);
         let mut object = loader.load(OBJECT).map_err(|error| from_ebpf(&error))?;
         let wrong = |error: WrongMap| LoadError::Kernel(chain(&error));
         let maps = Maps::take(&mut object).map_err(wrong)?;
@@ -114,6 +119,7 @@ impl Ebpf {
                 .and_then(SchedClassifier::load)
                 .map_err(|error| from_program(&error))?;
         }
+        let listener = Listener::start(&mut object)?;
         let keeper = hook.outlives_process().then(|| Keeper::start(lease));
         Ok(Self {
             object,
@@ -121,6 +127,7 @@ impl Ebpf {
             maps,
             attachments: BTreeMap::new(),
             _keeper: keeper.transpose()?,
+            _listener: listener,
         })
     }
 

@@ -46,7 +46,7 @@ impl Event {
     }
 
     /// What a message says.
-    pub(super) fn read(received: &Received) -> Self {
+    pub(super) fn read(received: &Received<RouteNetlinkMessage>) -> Self {
         let Received::Message(message) = received else {
             return Self::Lost;
         };

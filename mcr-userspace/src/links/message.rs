@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop,
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop,
 };
 
 use crate::plan::{LinkKind, LinkState};
 
-/// The interface a message describes, with its index. Of IP addresses these messages say nothing.
+/// The interface a message describes, with its index. Of IP addresses these messages say nothing, and of
+/// what it offers only what kind of device it is, and whether there is an XDP program, be it ours.
 pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
     let mut link = LinkState {
         up: message.header.flags.contains(LinkFlags::Up),
@@ -35,6 +36,7 @@ pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
                 });
                 link.alternative_names = names.collect();
             }
+            LinkAttribute::Xdp(attached) => link.offers.foreign_xdp = xdp(attached),
             LinkAttribute::LinkInfo(infos) => {
                 info_kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.clone()),
@@ -45,11 +47,27 @@ pub(super) fn read(message: &LinkMessage) -> (u32, LinkState) {
         }
     }
     link.kind = kind(message, info_kind.as_ref(), &link.name);
+    link.offers.device = info_kind
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     // Of a veth, the lower link is its other end.
     if !lower_is_elsewhere && is_stacked(info_kind.as_ref()) {
         link.parent = lower;
     }
     (message.header.index, link)
+}
+
+/// The id of the XDP program that is attached; of several, one.
+fn xdp(attributes: &[LinkXdp]) -> Option<u32> {
+    let ids = attributes.iter().filter_map(|attribute| match attribute {
+        LinkXdp::ProgId(id)
+        | LinkXdp::DrvProgId(id)
+        | LinkXdp::SkbProgId(id)
+        | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    });
+    ids.into_iter().find(|id| *id != 0)
 }
 
 fn kind(message: &LinkMessage, info: Option<&InfoKind>, name: &str) -> LinkKind {

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rtnetlink::MulticastGroup;
+use rtnetlink::{MulticastGroup, packet_route::RouteNetlinkMessage, sys::protocols::NETLINK_ROUTE};
 
 pub(super) use self::message::{Heard, MARK, read};
 use self::resolver::Resolver;
@@ -54,13 +54,14 @@ enum Following {
 }
 
 struct Connection {
-    events: Subscription,
+    events: Subscription<RouteNetlinkMessage>,
     requests: Requests,
 }
 
 impl Connection {
     fn open() -> Result<Self, LinksError> {
-        let events = Subscription::open(&[MulticastGroup::Neigh]).map_err(LinksError::Open)?;
+        let events = Subscription::open(NETLINK_ROUTE, &[MulticastGroup::Neigh as u32]);
+        let events = events.map_err(LinksError::Open)?;
         let requests = Requests::open()?;
         Ok(Self { events, requests })
     }
@@ -167,7 +168,7 @@ impl Neighbours {
 }
 
 /// Hears what was received; `false` if something was lost.
-fn hear(resolver: &mut Resolver, events: &mut Subscription) -> bool {
+fn hear(resolver: &mut Resolver, events: &mut Subscription<RouteNetlinkMessage>) -> bool {
     while let Some(received) = events.next_received() {
         match received {
             Received::Lost => return false,

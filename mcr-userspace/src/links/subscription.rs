@@ -9,10 +9,8 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::{
-    MulticastGroup,
-    packet_core::NetlinkMessage,
-    packet_route::RouteNetlinkMessage,
-    sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
+    packet_core::{NetlinkDeserializable, NetlinkMessage},
+    sys::{AsyncSocket as _, SocketAddr, TokioSocket},
 };
 
 /// What the kernel may keep for us while we are busy, in bytes: some thousand messages.
@@ -29,32 +27,32 @@ const ALIGNMENT: usize = 4;
 
 /// What was heard.
 #[derive(Debug)]
-pub(super) enum Received {
+pub(super) enum Received<M> {
     /// A message.
-    Message(Box<NetlinkMessage<RouteNetlinkMessage>>),
+    Message(Box<NetlinkMessage<M>>),
     /// Messages were lost because the buffer was full.
     Lost,
 }
 
-/// A subscription to groups of rtnetlink(7).
-pub(super) struct Subscription {
+/// A subscription to groups of a protocol of netlink(7).
+pub(super) struct Subscription<M> {
     socket: TokioSocket,
-    received: VecDeque<Received>,
+    received: VecDeque<Received<M>>,
 }
 
-impl Subscription {
-    /// Subscribes.
+impl<M: NetlinkDeserializable> Subscription<M> {
+    /// Subscribes to the groups of these numbers.
     ///
     /// # Errors
     ///
     /// Those of `socket(2)` and `bind(2)`.
-    pub(super) fn open(groups: &[MulticastGroup]) -> io::Result<Self> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    pub(super) fn open(protocol: isize, groups: &[u32]) -> io::Result<Self> {
+        let mut socket = TokioSocket::new(protocol)?;
         // Without CAP_NET_ADMIN the system's limit stays, which makes losses likelier, not wrong.
         let _ = setsockopt(&socket.socket_ref().as_fd(), sockopt::RcvBufForce, &BUFFER);
         socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
         for group in groups {
-            socket.socket_mut().add_membership(*group as u32)?;
+            socket.socket_mut().add_membership(*group)?;
         }
         Ok(Self {
             socket,
@@ -96,7 +94,7 @@ impl Subscription {
     }
 
     /// The next of what has been received.
-    pub(super) fn next_received(&mut self) -> Option<Received> {
+    pub(super) fn next_received(&mut self) -> Option<Received<M>> {
         self.received.pop_front()
     }
 
@@ -116,7 +114,7 @@ impl Subscription {
 }
 
 /// The messages of a datagram.
-fn read(mut datagram: &[u8], received: &mut VecDeque<Received>) {
+fn read<M: NetlinkDeserializable>(mut datagram: &[u8], received: &mut VecDeque<Received<M>>) {
     while let Some(length) = datagram
         .first_chunk()
         .map(|length| u32::from_ne_bytes(*length))
@@ -139,6 +137,8 @@ fn read(mut datagram: &[u8], received: &mut VecDeque<Received>) {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::RouteNetlinkMessage;
+
     use super::*;
 
     /// An `RTM_NEWLINK` of nothing but its headers, with this length in the first of them.
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn count(datagram: &[u8]) -> usize {
-        let mut received = VecDeque::new();
+        let mut received: VecDeque<Received<RouteNetlinkMessage>> = VecDeque::new();
         read(datagram, &mut received);
         received.len()
     }

@@ -58,15 +58,82 @@ pub(super) struct Job<'a> {
     pub(super) drop_local: bool,
 }
 
+/// Whether a way to make copies can make those of a job: its replicator, or why it can't, as a sentence
+/// without an end.
+type Way = fn(&World, &Job<'_>) -> Result<Replicator, String>;
+
+/// The ways that are faster than one clone after another, the fastest first, each with its name.
+const FASTER: [(&str, Way); 0] = [];
+
 /// Chooses the fastest replicator that is right for a job.
-pub(super) fn choose(world: &World, _job: &Job<'_>) -> Choice {
-    let replicator = if world.means.programs {
-        Replicator::Clone
-    } else {
-        Replicator::Ring
-    };
+///
+/// The ways are asked one after the other, and the first that can is taken. The reason tells why each
+/// of those before it can't. Where there are no programs in the kernel, packet sockets make the copies,
+/// and why there are none is told once for all.
+pub(super) fn choose(world: &World, job: &Job<'_>) -> Choice {
+    if !world.means.programs {
+        return Choice {
+            replicator: Replicator::Ring,
+            reason: world.no_programs.clone(),
+        };
+    }
+    first(&FASTER, world, job)
+}
+
+/// The first of these ways that can, or else clones.
+fn first(ways: &[(&str, Way)], world: &World, job: &Job<'_>) -> Choice {
+    let mut reasons = Vec::new();
+    for (name, way) in ways {
+        match way(world, job) {
+            Ok(replicator) => {
+                return Choice {
+                    replicator,
+                    reason: reasons.join("; "),
+                };
+            }
+            Err(why) => reasons.push(format!("{name}: {why}")),
+        }
+    }
     Choice {
-        replicator,
-        reason: String::new(),
+        replicator: Replicator::Clone,
+        reason: reasons.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: Job<'static> = Job {
+        ingress: 1,
+        egresses: &[],
+        drop_local: false,
+    };
+
+    #[test]
+    fn the_first_way_that_can_is_taken_and_why_not_those_before_it_is_told() {
+        let cannot: Way = |_, _| Err("the moon is full".to_owned());
+        let can: Way = |_, _| Ok(Replicator::Broadcast);
+        let world = World::default();
+        let taken = |ways: &[(&str, Way)]| {
+            let choice = first(ways, &world, &JOB);
+            (choice.replicator, choice.reason)
+        };
+        let moon = "xdp: the moon is full";
+        let [fan, xdp] = [("broadcast", can), ("xdp", cannot)];
+        assert_eq!(taken(&[fan, xdp]), (Replicator::Broadcast, String::new()));
+        assert_eq!(taken(&[xdp, fan]), (Replicator::Broadcast, moon.to_owned()));
+        assert_eq!(taken(&[xdp]), (Replicator::Clone, moon.to_owned()));
+    }
+
+    #[test]
+    fn without_programs_packet_sockets_make_the_copies_and_why_is_told() {
+        let world = World {
+            no_programs: "bpf() is forbidden".to_owned(),
+            ..World::default()
+        };
+        let choice = choose(&world, &JOB);
+        assert_eq!(choice.replicator, Replicator::Ring);
+        assert_eq!(choice.reason, "bpf() is forbidden");
     }
 }

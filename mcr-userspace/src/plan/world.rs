@@ -34,6 +34,11 @@ pub struct World {
     pub leased: bool,
     /// What the datapath can do.
     pub means: Means,
+    /// Why programs in the kernel can't make the copies, as a sentence; empty where they can, or where
+    /// nobody wants them.
+    pub no_programs: String,
+    /// Ids of the XDP programs that are ours.
+    pub own_programs: BTreeSet<u32>,
 }
 
 /// What the datapath can do, whatever the links are.
@@ -132,6 +137,15 @@ impl World {
     pub fn find(&self, selector: &LinkSelector) -> Option<(u32, &LinkState)> {
         let LinkSelector::Name(name) = selector;
         self.links.named(name.as_str())
+    }
+
+    /// A link as it is told, but for an XDP program of ours: that is nobody else's.
+    #[must_use]
+    pub fn without_own(&self, link: &LinkState) -> LinkState {
+        let mut link = link.clone();
+        let foreign = &mut link.offers.foreign_xdp;
+        *foreign = foreign.filter(|id| !self.own_programs.contains(id));
+        link
     }
 
     /// Whether it makes a difference to any relay that a link was the one and is the other: if

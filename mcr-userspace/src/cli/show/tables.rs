@@ -136,12 +136,23 @@ fn group_table(groups: &[GroupView]) -> Table {
 
 fn route_table(routes: &[RouteView]) -> Table {
     let head = [
-        "INGRESS", "GROUP", "SOURCE", "PROTOCOL", "PORTS", "VLAN", "EGRESSES", "DATAPATH", "LOCAL",
+        "INGRESS",
+        "GROUP",
+        "SOURCE",
+        "PROTOCOL",
+        "PORTS",
+        "VLAN",
+        "EGRESSES",
+        "DATAPATH",
+        "REPLICATOR",
+        "LOCAL",
         "RELAYS",
+        "WHY",
     ];
     let mut table = Table::new(&head, "no routes");
     for route in routes {
-        let (egresses, datapath) = ways(&route.egresses);
+        let links: Vec<_> = route.egresses.iter().map(|way| way.link.clone()).collect();
+        let each = |value: fn(&EgressView) -> &str| by_value(&route.egresses, value);
         table.row([
             if route.from_host {
                 Cell::text(&format!("{} (host)", route.ingress))
@@ -153,37 +164,33 @@ fn route_table(routes: &[RouteView]) -> Table {
             Cell::text(&route.protocol),
             Cell::text(route.ports.as_deref().unwrap_or("any")),
             Cell::text(&route.vlan),
-            if egresses.is_empty() {
+            if links.is_empty() {
                 Cell::waiting("none")
             } else {
-                Cell::list(&egresses)
+                Cell::list(&links)
             },
-            Cell::text(&datapath),
+            Cell::text(&each(|way| &way.datapath)),
+            Cell::text(&each(|way| &way.replicator)),
             Cell::text(&route.local),
             Cell::list(&route.relays),
+            Cell::text(&each(|way| way.reason.as_deref().unwrap_or_default())),
         ]);
     }
     table
 }
 
-/// The egress links, and who makes their copies: once if it is the same for all, otherwise with
-/// the links.
-fn ways(egresses: &[EgressView]) -> (Vec<String>, String) {
-    let links = egresses.iter().map(|egress| egress.link.clone()).collect();
-    let mut by_datapath: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+/// What is said of each egress: once if it is the same for all, otherwise with the links.
+fn by_value(egresses: &[EgressView], value: fn(&EgressView) -> &str) -> String {
+    let mut links: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for egress in egresses {
-        let links = by_datapath.entry(&egress.datapath).or_default();
-        links.push(&egress.link);
+        links.entry(value(egress)).or_default().push(&egress.link);
     }
-    let datapath = match by_datapath.len() {
-        0 | 1 => by_datapath.into_keys().collect(),
-        _ => {
-            let each = by_datapath.iter();
-            let each = each.map(|(datapath, links)| format!("{}: {datapath}", links.join(", ")));
-            each.collect::<Vec<_>>().join("; ")
-        }
-    };
-    (links, datapath)
+    if links.len() <= 1 {
+        return links.into_keys().collect();
+    }
+    let each = links.iter().filter(|(value, _)| !value.is_empty());
+    let each = each.map(|(value, links)| format!("{}: {value}", links.join(", ")));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 fn counter_tables(counters: &Report) -> [Table; 3] {

@@ -1,0 +1,289 @@
+//! What generic netlink tells of links: whether their drivers know XDP (family `netdev`, Linux 6.3), and
+//! what they do to frames for the host (family `ethtool`, Linux 5.8).
+
+use std::collections::BTreeMap;
+
+use rtnetlink::{packet_core::DefaultNla, sys::protocols::NETLINK_GENERIC};
+
+use super::raw::{self, Questions, Raw, find, text, word};
+
+/// Octets of the header of generic netlink (`struct genlmsghdr`).
+const HEADER: usize = 4;
+/// Marks an attribute that holds others (`NLA_F_NESTED`).
+const NESTED: u16 = 1 << 15;
+
+/// The family that knows all others (`GENL_ID_CTRL` of `include/uapi/linux/genetlink.h`).
+mod control {
+    pub(super) const FAMILY: u16 = 0x10;
+    pub(super) const VERSION: u8 = 2;
+    pub(super) const GET: u8 = 3;
+    pub(super) const ID: u16 = 1;
+    pub(super) const NAME: u16 = 2;
+    pub(super) const GROUPS: u16 = 7;
+    pub(super) const GROUP_NAME: u16 = 1;
+    pub(super) const GROUP_ID: u16 = 2;
+}
+
+/// Of `include/uapi/linux/netdev.h`.
+mod netdev {
+    pub(super) const NAME: &str = "netdev";
+    pub(super) const NEWS: &str = "mgmt";
+    pub(super) const VERSION: u8 = 1;
+    pub(super) const GET: u8 = 1;
+    pub(super) const INDEX: u16 = 1;
+    pub(super) const XDP_FEATURES: u16 = 3;
+}
+
+/// Of `include/uapi/linux/ethtool_netlink.h`.
+mod ethtool {
+    pub(super) const NAME: &str = "ethtool";
+    pub(super) const NEWS: &str = "monitor";
+    pub(super) const VERSION: u8 = 1;
+    pub(super) const GET_FEATURES: u8 = 11;
+    /// In messages of any kind.
+    pub(super) const LINK: u16 = 1;
+    pub(super) const LINK_INDEX: u16 = 1;
+    pub(super) const ACTIVE: u16 = 4;
+    pub(super) const BITS: u16 = 3;
+    pub(super) const BIT_NAME: u16 = 2;
+    /// Those that take tags out of frames (`net/ethtool/common.c`).
+    pub(super) const STRIPPING: [&[u8]; 2] = [b"rx-vlan-hw-parse", b"rx-vlan-stag-hw-parse"];
+}
+
+/// Flags of `enum netdev_xdp_act`: the driver runs programs that pass and drop, those that redirect, and
+/// sends what is redirected to it.
+const RUNS: u64 = 0b11;
+const TRANSMITS: u64 = 0b100;
+
+/// What a link offers, as far as generic netlink tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Features {
+    pub(super) xdp: bool,
+    pub(super) xdp_transmit: bool,
+    pub(super) strips_tags: bool,
+}
+
+impl Features {
+    /// What is said of a link of which nothing is known: nothing is promised.
+    pub(super) const UNKNOWN: Self = Self {
+        xdp: false,
+        xdp_transmit: false,
+        strips_tags: true,
+    };
+
+    fn note_xdp(&mut self, answer: &Raw) {
+        let flags = xdp_features(answer).unwrap_or_default();
+        self.xdp = flags & RUNS == RUNS;
+        self.xdp_transmit = flags & TRANSMITS != 0;
+    }
+}
+
+/// The families of a kernel, and a socket to ask them by.
+#[derive(Debug)]
+pub(super) struct Generic {
+    questions: Questions,
+    netdev: Option<Family>,
+    ethtool: Option<Family>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Family {
+    id: u16,
+    /// The number of its group that tells what has changed.
+    news: Option<u32>,
+}
+
+impl Generic {
+    /// Looks for the families; `None` where there is no generic netlink at all.
+    pub(super) async fn open() -> Option<Self> {
+        let questions = Questions::open(NETLINK_GENERIC).ok()?;
+        let netdev = family(&questions, netdev::NAME, netdev::NEWS).await;
+        let ethtool = family(&questions, ethtool::NAME, ethtool::NEWS).await;
+        Some(Self {
+            questions,
+            netdev,
+            ethtool,
+        })
+    }
+
+    /// The groups to hear by what has changed.
+    pub(super) fn groups(&self) -> Vec<u32> {
+        let families = self.netdev.iter().chain(&self.ethtool);
+        families.filter_map(|family| family.news).collect()
+    }
+
+    /// What a link offers now. Of one that is gone nothing is known.
+    pub(super) async fn features(&self, index: u32) -> Features {
+        let mut features = Features::UNKNOWN;
+        if let Some(family) = &self.netdev {
+            let which = DefaultNla::new(netdev::INDEX, index.to_ne_bytes().into());
+            let question = message(family.id, netdev::GET, netdev::VERSION, &[which]);
+            if let Ok(Some(answer)) = self.questions.one(question).await {
+                features.note_xdp(&answer);
+            }
+        }
+        if let Some(family) = &self.ethtool {
+            let (get, version) = (ethtool::GET_FEATURES, ethtool::VERSION);
+            let question = message(family.id, get, version, &[of_link(index)]);
+            if let Ok(Some(answer)) = self.questions.one(question).await {
+                features.strips_tags = strips_tags(&answer);
+            }
+        }
+        features
+    }
+
+    /// What all links offer that anything is known of.
+    pub(super) async fn all(&self) -> BTreeMap<u32, Features> {
+        let mut all: BTreeMap<u32, Features> = BTreeMap::new();
+        if let Some(family) = &self.netdev {
+            let question = message(family.id, netdev::GET, netdev::VERSION, &[]);
+            for answer in self.questions.all(question).await.unwrap_or_default() {
+                if let Some(index) = self.touched(&answer) {
+                    let features = all.entry(index).or_insert(Features::UNKNOWN);
+                    features.note_xdp(&answer);
+                }
+            }
+        }
+        if let Some(family) = &self.ethtool {
+            let (get, version) = (ethtool::GET_FEATURES, ethtool::VERSION);
+            let every = DefaultNla::new(ethtool::LINK | NESTED, Vec::new());
+            let question = message(family.id, get, version, &[every]);
+            for answer in self.questions.all(question).await.unwrap_or_default() {
+                if let Some(index) = self.touched(&answer) {
+                    let features = all.entry(index).or_insert(Features::UNKNOWN);
+                    features.strips_tags = strips_tags(&answer);
+                }
+            }
+        }
+        all
+    }
+
+    /// The link that a message is about, be it news or an answer.
+    pub(super) fn touched(&self, news: &Raw) -> Option<u32> {
+        let is = |family: &Option<Family>| family.as_ref().is_some_and(|own| own.id == news.kind);
+        let attributes = news.bytes.get(HEADER..)?;
+        if is(&self.netdev) {
+            find(attributes, netdev::INDEX).and_then(word)
+        } else if is(&self.ethtool) {
+            let link = find(attributes, ethtool::LINK)?;
+            find(link, ethtool::LINK_INDEX).and_then(word)
+        } else {
+            None
+        }
+    }
+}
+
+fn message(family: u16, command: u8, version: u8, attributes: &[DefaultNla]) -> Raw {
+    Raw::new(family, &[command, version, 0, 0], attributes)
+}
+
+/// The attribute by which ethtool knows a link.
+fn of_link(index: u32) -> DefaultNla {
+    let index = DefaultNla::new(ethtool::LINK_INDEX, index.to_ne_bytes().into());
+    let nested = Raw::new(0, &[], &[index]);
+    DefaultNla::new(ethtool::LINK | NESTED, nested.bytes)
+}
+
+/// The family of this name, with its group of this name.
+async fn family(questions: &Questions, name: &str, news: &str) -> Option<Family> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.push(0);
+    let name = DefaultNla::new(control::NAME, bytes);
+    let question = message(control::FAMILY, control::GET, control::VERSION, &[name]);
+    read_family(&questions.one(question).await.ok()??, news)
+}
+
+fn read_family(answer: &Raw, news: &str) -> Option<Family> {
+    let attributes = answer.bytes.get(HEADER..)?;
+    let id = find(attributes, control::ID)?.first_chunk()?;
+    let groups = find(attributes, control::GROUPS).unwrap_or_default();
+    let mut groups = raw::attributes(groups);
+    let news = groups.find_map(|(_, group)| {
+        let name = text(find(group, control::GROUP_NAME)?);
+        let id = word(find(group, control::GROUP_ID)?)?;
+        (name == news.as_bytes()).then_some(id)
+    });
+    Some(Family {
+        id: u16::from_ne_bytes(*id),
+        news,
+    })
+}
+
+fn xdp_features(answer: &Raw) -> Option<u64> {
+    let features = find(answer.bytes.get(HEADER..)?, netdev::XDP_FEATURES)?;
+    features
+        .first_chunk()
+        .map(|flags| u64::from_ne_bytes(*flags))
+}
+
+/// Whether a feature that takes tags out of frames is among those that are active. If that can't be
+/// read, it may be.
+fn strips_tags(answer: &Raw) -> bool {
+    let attributes = answer.bytes.get(HEADER..).unwrap_or_default();
+    let active = find(attributes, ethtool::ACTIVE);
+    let Some(bits) = active.and_then(|active| find(active, ethtool::BITS)) else {
+        return true;
+    };
+    raw::attributes(bits).any(|(_, bit)| {
+        let name = find(bit, ethtool::BIT_NAME).map(text);
+        name.is_none_or(|name| ethtool::STRIPPING.contains(&name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+        DefaultNla::new(kind | NESTED, Raw::new(0, &[], attributes).bytes)
+    }
+
+    fn string(kind: u16, text: &str) -> DefaultNla {
+        DefaultNla::new(kind, [text.as_bytes(), &[0]].concat())
+    }
+
+    fn features(active: &[&str]) -> Raw {
+        let bits = active.iter();
+        let bits = bits.map(|name| nested(1, &[string(ethtool::BIT_NAME, name)]));
+        let bits = nested(ethtool::BITS, &bits.collect::<Vec<_>>());
+        let active = nested(ethtool::ACTIVE, &[bits]);
+        message(20, ethtool::GET_FEATURES, 1, &[of_link(7), active])
+    }
+
+    #[test]
+    fn tags_are_stripped_if_a_feature_says_so_or_none_can_be_read() {
+        assert!(!strips_tags(&features(&[])));
+        assert!(!strips_tags(&features(&[
+            "rx-checksum",
+            "tx-vlan-hw-insert"
+        ])));
+        assert!(strips_tags(&features(&["rx-checksum", "rx-vlan-hw-parse"])));
+        assert!(strips_tags(&features(&["rx-vlan-stag-hw-parse"])));
+        assert!(strips_tags(&message(20, ethtool::GET_FEATURES, 1, &[])));
+    }
+
+    #[test]
+    fn a_family_is_known_by_its_number_and_its_group_of_news() {
+        let group = |name, id: u32| {
+            let id = DefaultNla::new(control::GROUP_ID, id.to_ne_bytes().into());
+            nested(1, &[string(control::GROUP_NAME, name), id])
+        };
+        let id = DefaultNla::new(control::ID, 33_u16.to_ne_bytes().into());
+        let groups = nested(control::GROUPS, &[group("page-pool", 8), group("mgmt", 9)]);
+        let answer = message(control::FAMILY, 1, 2, &[id, groups]);
+        let family = |news| Some(Family { id: 33, news });
+        assert_eq!(read_family(&answer, "mgmt"), family(Some(9)));
+        assert_eq!(read_family(&answer, "monitor"), family(None));
+    }
+
+    #[test]
+    fn what_is_cut_off_says_nothing() {
+        for length in 0..12 {
+            let mut answer = features(&["rx-checksum"]);
+            answer.bytes.truncate(length);
+            assert!(strips_tags(&answer), "{length}");
+            assert_eq!(xdp_features(&answer), None);
+            assert_eq!(read_family(&answer, "mgmt"), None);
+        }
+    }
+}

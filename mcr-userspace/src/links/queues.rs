@@ -1,0 +1,161 @@
+//! What frames pass on their way out of a link, and who sends past the host's stack leaves out: a qdisc,
+//! and filters.
+
+use std::{collections::BTreeSet, io};
+
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+
+use super::raw::{Questions, Raw, find, text, word};
+
+/// Types of messages (`include/uapi/linux/rtnetlink.h`).
+const GET_LINK: u16 = 18;
+const GET_QDISC: u16 = 38;
+const GET_FILTER: u16 = 46;
+/// Octets of `struct ifinfomsg`, and where the index is in it and in `struct tcmsg`.
+const LINK_HEADER: usize = 16;
+const INDEX: usize = 4;
+/// Octets of `struct tcmsg`, and where the parent is in it.
+const TC_HEADER: usize = 20;
+const PARENT: usize = 12;
+/// Stands for the link in messages of filters that several links share (`TCM_IFINDEX_MAGIC_BLOCK`).
+const BLOCK: u32 = u32::MAX;
+/// Attributes: `IFLA_QDISC`, `TCA_KIND`, `TCA_OPTIONS`, `TCA_BPF_NAME`.
+const LINK_QDISC: u16 = 6;
+const KIND: u16 = 1;
+const OPTIONS: u16 = 2;
+const BPF_NAME: u16 = 7;
+/// Where filters are that frames pass on their way out: `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)`.
+const EGRESS: u32 = 0xffff_fff3;
+/// How the names of mcr's own programs begin.
+const OURS: &[u8] = b"mcr_";
+/// The qdiscs of links that have no queue, and of those that are down.
+const NO_QUEUE: [&[u8]; 2] = [b"noqueue", b"noop"];
+
+/// Asks for qdiscs and filters.
+#[derive(Debug)]
+pub(super) struct Queues {
+    questions: Questions,
+}
+
+impl Queues {
+    pub(super) fn open() -> io::Result<Self> {
+        let questions = Questions::open(NETLINK_ROUTE)?;
+        Ok(Self { questions })
+    }
+
+    /// Whether frames wait in a queue, or pass filters of others, on their way out of a link; `None`: it
+    /// is gone.
+    pub(super) async fn of(&self, index: u32) -> Option<bool> {
+        let question = about(GET_LINK, LINK_HEADER, index);
+        let link = self.questions.one(question).await.ok()??;
+        Some(has_queue(&link) || self.has_filters(index).await)
+    }
+
+    /// The links of which [`Self::of`] holds.
+    pub(super) async fn all(&self) -> BTreeSet<u32> {
+        let every = |kind, header| self.questions.all(about(kind, header, 0));
+        let links = every(GET_LINK, LINK_HEADER).await.unwrap_or_default();
+        let links = links.iter().filter(|link| has_queue(link));
+        let mut found: BTreeSet<u32> = links.filter_map(index).collect();
+        let qdiscs = every(GET_QDISC, TC_HEADER).await.unwrap_or_default();
+        for filtered in qdiscs.iter().filter(|qdisc| is_clsact(qdisc)) {
+            if let Some(index) = index(filtered)
+                && self.has_filters(index).await
+            {
+                found.insert(index);
+            }
+        }
+        found
+    }
+
+    async fn has_filters(&self, index: u32) -> bool {
+        let mut question = about(GET_FILTER, TC_HEADER, index);
+        question.bytes[PARENT..PARENT + 4].copy_from_slice(&EGRESS.to_ne_bytes());
+        let filters = self.questions.all(question).await;
+        filters.is_ok_and(|filters| filters.iter().any(is_foreign))
+    }
+}
+
+/// The link that a message of the traffic control is about; `None`: perhaps several ones.
+pub(super) fn touched(news: &Raw) -> Option<u32> {
+    index(news).filter(|index| *index != BLOCK)
+}
+
+/// A question about a link; 0: about all.
+fn about(kind: u16, header: usize, index: u32) -> Raw {
+    let mut bytes = vec![0; header];
+    bytes[INDEX..INDEX + 4].copy_from_slice(&index.to_ne_bytes());
+    Raw { kind, bytes }
+}
+
+fn index(answer: &Raw) -> Option<u32> {
+    answer.bytes.get(INDEX..).and_then(word)
+}
+
+/// Whether a message about a link says that frames wait there. One that is down says nothing.
+fn has_queue(link: &Raw) -> bool {
+    let attributes = link.bytes.get(LINK_HEADER..).unwrap_or_default();
+    let qdisc = find(attributes, LINK_QDISC).map(text);
+    qdisc.is_some_and(|qdisc| !NO_QUEUE.contains(&qdisc))
+}
+
+fn is_clsact(qdisc: &Raw) -> bool {
+    let kind = find(qdisc.bytes.get(TC_HEADER..).unwrap_or_default(), KIND);
+    kind.map(text) == Some(b"clsact")
+}
+
+/// Whether a filter is not one of mcr's own programs.
+fn is_foreign(filter: &Raw) -> bool {
+    let attributes = filter.bytes.get(TC_HEADER..).unwrap_or_default();
+    let options = find(attributes, OPTIONS).unwrap_or_default();
+    let name = find(options, BPF_NAME);
+    !name.is_some_and(|name| name.starts_with(OURS))
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_core::DefaultNla;
+
+    use super::*;
+
+    fn string(kind: u16, text: &str) -> DefaultNla {
+        DefaultNla::new(kind, [text.as_bytes(), &[0]].concat())
+    }
+
+    #[test]
+    fn frames_wait_where_there_is_a_qdisc_that_is_one() {
+        let link = |qdisc| Raw::new(16, &[0; LINK_HEADER], &[string(LINK_QDISC, qdisc)]);
+        for (qdisc, waits) in [
+            ("noqueue", false),
+            ("noop", false),
+            ("fq_codel", true),
+            ("mq", true),
+        ] {
+            assert_eq!(has_queue(&link(qdisc)), waits, "{qdisc}");
+        }
+        assert!(!has_queue(&Raw::new(16, &[0; LINK_HEADER], &[])));
+    }
+
+    #[test]
+    fn filters_of_mcr_are_known_by_the_name_of_their_program() {
+        let filter = |name| {
+            let options = Raw::new(0, &[], &[string(BPF_NAME, name)]);
+            let options = DefaultNla::new(OPTIONS, options.bytes);
+            Raw::new(44, &[0; TC_HEADER], &[string(KIND, "bpf"), options])
+        };
+        assert!(!is_foreign(&filter("mcr_tc_out")));
+        assert!(is_foreign(&filter("cil_to_netdev")));
+        assert!(is_foreign(&Raw::new(
+            44,
+            &[0; TC_HEADER],
+            &[string(KIND, "flower")]
+        )));
+    }
+
+    #[test]
+    fn a_block_of_filters_may_be_of_any_link() {
+        assert_eq!(touched(&about(44, TC_HEADER, 7)), Some(7));
+        assert_eq!(touched(&about(44, TC_HEADER, BLOCK)), None);
+        assert_eq!(touched(&Raw::new(44, &[], &[])), None);
+    }
+}
