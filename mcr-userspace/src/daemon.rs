@@ -119,6 +119,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         limits: settings.limits,
         leased: datapath.leased,
         means: datapath.means,
+        own_programs: datapath.own_programs,
         ..World::default()
     };
     let mut controller = Controller::new(world, datapath.back_end);

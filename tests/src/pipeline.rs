@@ -10,7 +10,7 @@ use mcr::{
     datapath::fake::Fake,
     plan::{
         Change, Op, Table, World, diff, plan,
-        table::{FrameRoute, Route},
+        table::{Devices, FrameRoute, Route, Xdp},
     },
 };
 use mcr_common::{
@@ -47,6 +47,10 @@ pub struct Held {
     pub sets: BTreeMap<u32, EgressSet>,
     /// By id.
     pub egresses: BTreeMap<u32, Egress>,
+    /// By the id of their set.
+    pub devices: BTreeMap<u32, Devices>,
+    /// Where the XDP program is attached, by interface index.
+    pub xdp: BTreeMap<u32, Xdp>,
 }
 
 impl Held {
@@ -75,6 +79,8 @@ impl Held {
             limits: table.limits.clone(),
             sets: table.sets.clone(),
             egresses: table.egresses.clone(),
+            devices: table.devices.clone(),
+            xdp: table.xdp.clone(),
         }
     }
 
@@ -91,6 +97,8 @@ impl Held {
                 limits: self.limits,
                 sets: self.sets,
                 egresses: self.egresses,
+                devices: self.devices,
+                xdp: self.xdp,
                 ..Table::default()
             },
             routes: self.routes,
@@ -123,6 +131,8 @@ impl Held {
             Op::Limit(change) => put(&mut self.limits, change),
             Op::Set(change) => put(&mut self.sets, change),
             Op::Egress(change) => put(&mut self.egresses, change),
+            Op::Devices(change) => put(&mut self.devices, change),
+            Op::Xdp(change) => put(&mut self.xdp, change),
         }
     }
 

@@ -94,6 +94,7 @@ impl Controller {
             matters |= self.world.is_concerned(before, after.as_ref());
             // A link that changed may be attachable now.
             self.world.refused.remove(index);
+            self.world.refused_xdp.remove(index);
             match after {
                 Some(link) => self.world.links.insert(*index, link),
                 None => self.world.links.remove(*index),
@@ -158,11 +159,14 @@ impl Controller {
                     break plan;
                 }
                 Err(error) => {
-                    let Some(ifindex) = attaching(&error.op) else {
+                    let Some((ifindex, hook)) = attaching(&error.op) else {
                         return Err(error.into());
                     };
                     let reason = error.error.to_string();
-                    self.world.refused.insert(ifindex, reason);
+                    match hook {
+                        Hook::Xdp => self.world.refused_xdp.insert(ifindex, reason),
+                        Hook::TrafficControl => self.world.refused.insert(ifindex, reason),
+                    };
                 }
             }
         };
@@ -296,10 +300,17 @@ impl Controller {
     }
 }
 
-/// The link that an operation attaches to for the first time.
-fn attaching(op: &Op) -> Option<u32> {
+/// Where a program is attached, or what stands in for it.
+enum Hook {
+    TrafficControl,
+    Xdp,
+}
+
+/// The link, and its hook, that an operation attaches to for the first time.
+fn attaching(op: &Op) -> Option<(u32, Hook)> {
     match op {
-        Op::Link(change) if change.old.is_none() => Some(change.key),
+        Op::Link(change) if change.old.is_none() => Some((change.key, Hook::TrafficControl)),
+        Op::Xdp(change) if change.old.is_none() => Some((change.key, Hook::Xdp)),
         _ => None,
     }
 }

@@ -1,5 +1,7 @@
 //! Which datapath makes the copies.
 
+use std::collections::BTreeSet;
+
 use super::Settings;
 use crate::{
     config::model::{DatapathChoice, Local, Relay},
@@ -19,6 +21,8 @@ pub struct Selected {
     pub leased: bool,
     /// What it can do.
     pub means: Means,
+    /// Ids of the XDP programs that are ours.
+    pub own_programs: BTreeSet<u32>,
 }
 
 /// Why there is no datapath.
@@ -74,15 +78,34 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
 
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
+    let mut back_end = Ebpf::load(hook, &settings.limits)?;
+    let own_programs = xdp(settings, &mut back_end);
     Ok(Selected {
-        back_end: Box::new(Ebpf::load(hook, &settings.limits)?),
+        back_end: Box::new(back_end),
         leased: hook.outlives_process(),
         means: Means {
             programs: true,
+            xdp: !own_programs.is_empty(),
             demanded: settings.datapath,
             ..Means::default()
         },
+        own_programs,
     })
+}
+
+/// Loads the XDP programs beside, unless nobody wants them, and gives their ids. Without them the TC
+/// program does all there is to do.
+fn xdp(settings: &Settings, back_end: &mut Ebpf) -> BTreeSet<u32> {
+    if settings.datapath == DatapathChoice::Tc {
+        return BTreeSet::new();
+    }
+    match back_end.load_xdp() {
+        Ok(programs) => programs.into_iter().collect(),
+        Err(error) => {
+            tracing::info!("no frame is relayed by XDP: {error}");
+            BTreeSet::new()
+        }
+    }
 }
 
 fn ring() -> Result<Selected, StepError> {
@@ -90,5 +113,6 @@ fn ring() -> Result<Selected, StepError> {
         back_end: Box::new(Ring::new()?),
         leased: false,
         means: Means::default(),
+        own_programs: BTreeSet::new(),
     })
 }

@@ -7,6 +7,7 @@ mod log;
 mod maps;
 mod object;
 mod tenant;
+mod xdp;
 
 use std::{collections::BTreeMap, io};
 
@@ -43,6 +44,7 @@ pub struct Ebpf {
     attacher: Attacher,
     maps: Maps,
     attachments: BTreeMap<u32, Attachments>,
+    xdp: xdp::Attachments,
     /// Where attachments outlive this process.
     _keeper: Option<Keeper>,
     /// Where the programs have something to say.
@@ -126,9 +128,21 @@ impl Ebpf {
             attacher: Attacher::new(hook)?,
             maps,
             attachments: BTreeMap::new(),
+            xdp: xdp::Attachments::default(),
             _keeper: keeper.transpose()?,
             _listener: listener,
         })
+    }
+
+    /// Loads the XDP programs beside, for links and relays that they are right for. Gives their ids.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; the TC program does all there is to do then.
+    pub fn load_xdp(&mut self) -> Result<Vec<u32>, LoadError> {
+        let editor = xdp::load(&mut self.object)?;
+        self.maps.devices.edit_by(editor);
+        Ok(xdp::ids(&self.object))
     }
 
     /// Attaches to a link what is not attached yet, and takes away what is not wanted.
@@ -185,8 +199,16 @@ impl Datapath for Ebpf {
     }
 
     fn step(&mut self, op: &Op) -> Result<(), StepError> {
-        let Op::Link(change) = op else {
-            return self.maps.step(op);
+        let change = match op {
+            Op::Link(change) => change,
+            Op::Xdp(change) if change.new.is_some() => {
+                return self.xdp.attach(&mut self.object, change.key);
+            }
+            Op::Xdp(change) => {
+                self.xdp.detach(change.key);
+                return Ok(());
+            }
+            _ => return self.maps.step(op),
         };
         let ifindex = change.key;
         let Some(link) = change.new else {
@@ -216,6 +238,7 @@ impl Datapath for Ebpf {
             let stats = self.maps.egress_stats.sum(*id)?;
             counters.egresses.insert(*id, stats);
         }
+        self.maps.devices.count(&mut counters.egresses)?;
         for id in table.limits.keys() {
             counters.over.insert(*id, self.maps.bucket(*id)?.over);
         }

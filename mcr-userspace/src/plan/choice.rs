@@ -7,6 +7,8 @@ use mcr_common::table::Egress;
 
 use super::world::World;
 
+pub(super) mod xdp;
+
 /// Who makes the copies of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Replicator {
@@ -56,6 +58,10 @@ pub(super) struct Job<'a> {
     pub(super) egresses: &'a [Egress],
     /// Whether the host is not to see the frames.
     pub(super) drop_local: bool,
+    /// Whether a limit has been asked before.
+    pub(super) limited: bool,
+    /// Whether frames that come around are to be recognised.
+    pub(super) guarded: bool,
 }
 
 /// Whether a way to make copies can make those of a job: its replicator, or why it can't, as a sentence
@@ -63,7 +69,7 @@ pub(super) struct Job<'a> {
 type Way = fn(&World, &Job<'_>) -> Result<Replicator, String>;
 
 /// The ways that are faster than one clone after another, the fastest first, each with its name.
-const FASTER: [(&str, Way); 0] = [];
+const FASTER: [(&str, Way); 1] = [("xdp", xdp::way)];
 
 /// Chooses the fastest replicator that is right for a job.
 ///
@@ -108,6 +114,8 @@ mod tests {
         ingress: 1,
         egresses: &[],
         drop_local: false,
+        limited: false,
+        guarded: false,
     };
 
     #[test]

@@ -1,0 +1,77 @@
+//! The XDP programs, and where they are attached.
+
+use std::collections::BTreeMap;
+
+use aya::programs::{ProgramError, ProgramFd, Xdp, XdpMode, links::FdLink};
+use nix::net::if_::if_indextoname;
+
+use super::{LoadError, chain, from_program};
+use crate::datapath::StepError;
+
+/// Takes what arrives.
+const ARRIVING: &str = "mcr_xdp";
+/// Edits copies on their way out.
+const LEAVING: &str = "mcr_xdp_out";
+
+/// What was loaded, and is attached.
+#[derive(Debug, Default)]
+pub(super) struct Attachments(BTreeMap<u32, FdLink>);
+
+/// Loads the programs. They take Linux 5.18. Gives the one that edits.
+pub(super) fn load(object: &mut aya::Ebpf) -> Result<ProgramFd, LoadError> {
+    let failed = |error: ProgramError| from_program(&error);
+    for name in [ARRIVING, LEAVING] {
+        program(object, name).and_then(Xdp::load).map_err(failed)?;
+    }
+    let editor = program(object, LEAVING).map_err(failed)?;
+    let editor = editor.fd().map_err(failed)?;
+    editor
+        .try_clone()
+        .map_err(|error| StepError::system("keep a program", error).into())
+}
+
+/// The ids of the programs that are loaded.
+pub(super) fn ids(object: &aya::Ebpf) -> Vec<u32> {
+    let programs = [ARRIVING, LEAVING]
+        .map(|name| object.program(name))
+        .into_iter();
+    let loaded = programs.flatten().filter_map(|program| program.info().ok());
+    loaded.map(|info| info.id()).collect()
+}
+
+impl Attachments {
+    /// Attaches to a link, by its driver, unless somebody else has. The attachment ends with this
+    /// process.
+    pub(super) fn attach(&mut self, object: &mut aya::Ebpf, ifindex: u32) -> Result<(), StepError> {
+        let name = if_indextoname(ifindex)
+            .map_err(|errno| StepError::system(format!("link {ifindex}"), errno.into()))?;
+        let failed = |error: &dyn std::error::Error| {
+            StepError::system(
+                format!("can't attach XDP to {}", name.to_string_lossy()),
+                std::io::Error::other(chain(error)),
+            )
+        };
+        let program = program(object, ARRIVING).map_err(|error| failed(&error))?;
+        let id = program
+            .attach_to_if_index(ifindex, XdpMode::Driver)
+            .map_err(|error| failed(&error))?;
+        let link = program.take_link(id).map_err(|error| failed(&error))?;
+        // Any other kind would outlive this process, and might replace what is somebody else's.
+        let link = FdLink::try_from(link).map_err(|error| failed(&error))?;
+        self.0.insert(ifindex, link);
+        Ok(())
+    }
+
+    /// Detaches from a link, where it is attached, even if the link has moved to another network
+    /// namespace.
+    pub(super) fn detach(&mut self, ifindex: u32) {
+        self.0.remove(&ifindex);
+    }
+}
+
+fn program<'a>(object: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut Xdp, ProgramError> {
+    match object.program_mut(name) {
+        Some(program) => program.try_into(),
+        None => Err(ProgramError::UnexpectedProgramType),
+    }
+}
