@@ -86,6 +86,9 @@ pub enum DaemonError {
     /// The relays can't be put in force.
     #[error(transparent)]
     Settle(#[from] SettleError),
+    /// What is demanded of the datapath can't be had for a relay.
+    #[error("{0}")]
+    Denied(String),
     /// The datapath failed.
     #[error(transparent)]
     Datapath(#[from] StepError),
@@ -120,10 +123,15 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         leased: datapath.leased,
         means: datapath.means,
         own_programs: datapath.own_programs,
+        no_programs: datapath.no_programs,
+        no_xdp: datapath.no_xdp,
         ..World::default()
     };
     let mut controller = Controller::new(world, datapath.back_end);
     controller.settle()?;
+    if let Some(sentence) = controller.denied() {
+        return Err(DaemonError::Denied(sentence));
+    }
     // What the kernel knows of stations by now belongs to being ready.
     neighbours.follow(controller.neighbours()).await;
     controller.set_neighbours(neighbours.note().await);

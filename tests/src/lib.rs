@@ -13,6 +13,7 @@
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
+//! - [`Foreign`]: programs of others on the links
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
@@ -24,6 +25,7 @@ mod capture;
 mod circle;
 mod datapath;
 pub mod fixtures;
+mod foreign;
 mod frame;
 mod inject;
 mod kernel;
@@ -48,6 +50,7 @@ mod view;
 pub use capture::{Capture, Captured, PacketType, VlanTag};
 pub use circle::Circle;
 pub use datapath::Datapath;
+pub use foreign::{Direction, Foreign};
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;
 pub use kernel::Held;

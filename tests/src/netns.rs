@@ -144,6 +144,16 @@ impl Netns {
         self.tool("nft", "-f -", Some(ruleset)).map(drop)
     }
 
+    /// Runs many `tc` commands, one a line without the word `tc`, in one process.
+    pub fn tc_batch(&self, lines: &str) -> Result<()> {
+        self.tool("tc", "-batch -", Some(lines)).map(drop)
+    }
+
+    /// Runs `ethtool` with these words.
+    pub fn ethtool(&self, words: &str) -> Result<()> {
+        self.tool("ethtool", words, None).map(drop)
+    }
+
     /// Turns what a link does for its host on or off: checksums, segmentation, and the putting
     /// together of segments.
     pub fn offloads(&self, link: &str, on: bool) -> Result<()> {

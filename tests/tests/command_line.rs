@@ -195,7 +195,7 @@ fn a_missing_permission_is_77() -> Result<()> {
             .args(arguments);
         outcome(&mut command)
     };
-    for datapath in ["auto", "tc", "afpacket"] {
+    for datapath in ["auto", "xdp", "tc", "afpacket"] {
         let outcome = unprivileged(&["run", "--config", &path, "--datapath", datapath])?;
         outcome.is(77, &["CAP_"]).context(datapath)?;
     }

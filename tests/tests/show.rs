@@ -45,6 +45,14 @@ fn name(datapath: Datapath) -> &'static str {
     datapath.name().trim_start_matches("datapath ")
 }
 
+/// How `show` names what makes the copies on links that offer nothing.
+fn replicator(datapath: Datapath) -> &'static str {
+    match datapath {
+        Datapath::Tcx | Datapath::Clsact => "clone",
+        Datapath::AfPacket => "ring",
+    }
+}
+
 fn links_and_relays_are_shown_as_they_are(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let relay = &topology.relay;
@@ -71,7 +79,8 @@ fn links_and_relays_are_shown_as_they_are(datapath: Datapath) -> Result<()> {
     ensure!(show["groups"] == joined, "{:#}", show["groups"]);
     let route = json!({"group": "239.1.1.1", "source": "10.77.0.2", "ports": "5000",
         "protocol": "udp", "vlan": "untagged", "ingress": "in0", "from_host": false, "relays": ["r"], "local": "keep",
-        "egresses": [{"link": "out0", "datapath": name(datapath)}]});
+        "egresses": [{"link": "out0", "datapath": name(datapath),
+            "replicator": replicator(datapath), "reason": null}]});
     let shown = entry(&show["routes"], "group", "239.1.1.1")?;
     ensure!(shown == &route, "{:#}", show["routes"]);
 

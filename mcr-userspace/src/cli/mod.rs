@@ -108,6 +108,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             DaemonError::Select(error) => selection(error),
             DaemonError::Control(error) => listening(error),
             DaemonError::Settle(error) if error.is_in_the_rules() => RULES,
+            DaemonError::Denied(_) => KERNEL,
             DaemonError::Settle(_)
             | DaemonError::Links(_)
             | DaemonError::Datapath(_)
@@ -134,7 +135,7 @@ fn listening(error: &ListenError) -> u8 {
 fn selection(error: &SelectError) -> u8 {
     match error {
         SelectError::Ebpf(LoadError::Permission) => PERMISSION,
-        SelectError::Ebpf(LoadError::Kernel(_) | LoadError::NoTcx) => KERNEL,
+        SelectError::Ebpf(LoadError::Kernel(_) | LoadError::NoTcx) | SelectError::Xdp(_) => KERNEL,
         SelectError::Ebpf(LoadError::Hook(error)) | SelectError::Ring(error) => match error {
             StepError::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

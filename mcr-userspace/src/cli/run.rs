@@ -144,6 +144,8 @@ struct RelayArgs {
 enum Datapath {
     /// The best one there is
     Auto,
+    /// The XDP program in the kernel
+    Xdp,
     /// The TC program in the kernel
     Tc,
     /// Packet sockets
@@ -261,6 +263,7 @@ impl From<Datapath> for DatapathChoice {
     fn from(datapath: Datapath) -> Self {
         match datapath {
             Datapath::Auto => Self::Auto,
+            Datapath::Xdp => Self::Xdp,
             Datapath::Tc => Self::Tc,
             Datapath::Afpacket => Self::AfPacket,
         }

@@ -48,6 +48,8 @@ pub enum DatapathChoice {
     /// The best one there is.
     #[default]
     Auto,
+    /// The XDP program, and the TC program for single frames that it can't serve.
+    Xdp,
     /// The TC program.
     Tc,
     /// Packet sockets.

@@ -47,16 +47,14 @@ pub fn version(text: &str) -> Result<(), Problem> {
 ///
 /// # Errors
 ///
-/// [`Kind::Datapath`], or [`Kind::NotInForce`] for `xdp`.
+/// [`Kind::Datapath`].
 pub fn datapath(text: &str) -> Result<DatapathChoice, Problem> {
     const WORDS: &[(&str, DatapathChoice)] = &[
         ("auto", DatapathChoice::Auto),
+        ("xdp", DatapathChoice::Xdp),
         ("tc", DatapathChoice::Tc),
         ("afpacket", DatapathChoice::AfPacket),
     ];
-    if text == "xdp" {
-        return Err(Problem::not_in_force("`xdp`"));
-    }
     choice(text, Kind::Datapath, "a datapath", WORDS)
 }
 

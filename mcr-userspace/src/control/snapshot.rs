@@ -118,7 +118,7 @@ impl Snapshot {
         let view = |relay: &RelaySnapshot| {
             let state = &relay.state;
             let mut reasons: Vec<_> = state.refused.iter().cloned().collect();
-            reasons.extend(state.unusable.iter().cloned());
+            reasons.extend(state.unusable.iter().chain(&state.denied).cloned());
             RelayView {
                 name: state.name.clone(),
                 state: match state {

@@ -52,7 +52,8 @@ pub struct RelayView {
     pub state: RelayCondition,
     /// Links that do not exist; it works with the others, if there are enough.
     pub waits_for: Vec<String>,
-    /// Why it is refused, or why some of its links are not used, each a sentence.
+    /// Why it is refused, why some of its links are not used, or why a datapath that is demanded can't
+    /// serve it, each a sentence.
     pub reasons: Vec<String>,
     /// What may not be meant, each a sentence.
     pub warnings: Vec<String>,

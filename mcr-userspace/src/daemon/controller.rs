@@ -138,6 +138,16 @@ impl Controller {
         (self.states.len(), in_force)
     }
 
+    /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
+    #[must_use]
+    pub fn denied(&self) -> Option<String> {
+        let denied = |state: &RelayState| {
+            let sentence = state.denied.first()?;
+            Some(format!("relay {}: {sentence}", state.name))
+        };
+        self.states.iter().find_map(denied)
+    }
+
     fn settle_or_log(&mut self) {
         if let Err(error) = self.settle() {
             tracing::error!("{error}");
@@ -321,7 +331,7 @@ fn report_state(state: &RelayState) {
     if let Some(reason) = &state.refused {
         tracing::error!("relay {name} is not in force: {reason}");
     }
-    for sentence in &state.unusable {
+    for sentence in state.unusable.iter().chain(&state.denied) {
         tracing::error!("relay {name}: {sentence}");
     }
     for sentence in &state.warnings {

@@ -23,6 +23,11 @@ pub struct Selected {
     pub means: Means,
     /// Ids of the XDP programs that are ours.
     pub own_programs: BTreeSet<u32>,
+    /// Why programs in the kernel can't make the copies; empty where they can, or where nobody wants
+    /// them.
+    pub no_programs: String,
+    /// Why the XDP program can't; empty where it can, or where nobody wants it.
+    pub no_xdp: String,
 }
 
 /// Why there is no datapath.
@@ -31,6 +36,9 @@ pub enum SelectError {
     /// Not the TC program.
     #[error(transparent)]
     Ebpf(#[from] LoadError),
+    /// Not the XDP program.
+    #[error("`datapath: xdp` is demanded, and can't be had: {0}")]
+    Xdp(String),
     /// Not packet sockets.
     #[error("{0}: run mcr as root, or with CAP_NET_RAW")]
     Ring(StepError),
@@ -49,16 +57,20 @@ pub enum SelectError {
 pub fn select(settings: &Settings) -> Result<Selected, SelectError> {
     match settings.datapath {
         DatapathChoice::Tc => Ok(tc(settings)?),
+        DatapathChoice::Xdp => match tc(settings)? {
+            selected if selected.means.xdp => Ok(selected),
+            selected => Err(SelectError::Xdp(selected.no_xdp)),
+        },
         DatapathChoice::AfPacket => match wants_drop(&settings.relays) {
             Some(relay) => Err(SelectError::LocalDrop(relay.name.clone())),
-            None => ring().map_err(SelectError::Ring),
+            None => ring(settings, String::new()).map_err(SelectError::Ring),
         },
         DatapathChoice::Auto => match tc(settings) {
             Ok(selected) => Ok(selected),
             // What was asked for by name is not replaced by something else.
             Err(why @ LoadError::NoTcx) => Err(why.into()),
             Err(why) if wants_drop(&settings.relays).is_some() => Err(why.into()),
-            Err(why) => match ring() {
+            Err(why) => match ring(settings, why.to_string()) {
                 Ok(selected) => {
                     tracing::warn!(
                         "packet sockets make the copies, at about five times the cost: {why}"
@@ -79,7 +91,7 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
     let mut back_end = Ebpf::load(hook, &settings.limits)?;
-    let own_programs = xdp(settings, &mut back_end);
+    let (own_programs, no_xdp) = xdp(settings, &mut back_end);
     Ok(Selected {
         back_end: Box::new(back_end),
         leased: hook.outlives_process(),
@@ -89,30 +101,35 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
             demanded: settings.datapath,
             ..Means::default()
         },
+        no_programs: String::new(),
+        no_xdp,
         own_programs,
     })
 }
 
-/// Loads the XDP programs beside, unless nobody wants them, and gives their ids. Without them the TC
-/// program does all there is to do.
-fn xdp(settings: &Settings, back_end: &mut Ebpf) -> BTreeSet<u32> {
+/// Loads the XDP programs beside, unless nobody wants them, and gives their ids, or why there are none.
+/// Without them the TC program does all there is to do.
+fn xdp(settings: &Settings, back_end: &mut Ebpf) -> (BTreeSet<u32>, String) {
     if settings.datapath == DatapathChoice::Tc {
-        return BTreeSet::new();
+        return (BTreeSet::new(), String::new());
     }
     match back_end.load_xdp() {
-        Ok(programs) => programs.into_iter().collect(),
-        Err(error) => {
-            tracing::info!("no frame is relayed by XDP: {error}");
-            BTreeSet::new()
-        }
+        Ok(programs) => (programs.into_iter().collect(), String::new()),
+        Err(error) => (BTreeSet::new(), error.to_string()),
     }
 }
 
-fn ring() -> Result<Selected, StepError> {
+/// Packet sockets, with why there are no programs in the kernel.
+fn ring(settings: &Settings, no_programs: String) -> Result<Selected, StepError> {
     Ok(Selected {
         back_end: Box::new(Ring::new()?),
         leased: false,
-        means: Means::default(),
+        means: Means {
+            demanded: settings.datapath,
+            ..Means::default()
+        },
+        no_programs,
+        no_xdp: String::new(),
         own_programs: BTreeSet::new(),
     })
 }

@@ -109,7 +109,7 @@ impl Questions {
 
     /// The one answer to a question.
     pub(super) async fn one(&self, question: Raw) -> io::Result<Option<Raw>> {
-        Ok(self.ask(question, NLM_F_ACK).await?.pop())
+        Ok(self.ask(question, 0).await?.pop())
     }
 
     /// The answers to a question about all there are.
@@ -119,7 +119,9 @@ impl Questions {
 
     async fn ask(&self, question: Raw, flags: u16) -> io::Result<Vec<Raw>> {
         let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
+        // Answers of the family netdev do not say that there are more (`NLM_F_MULTI`), so the end is
+        // asked for in any case.
+        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(question));
         message.finalize();
         let answers = self.handle.request(message, SocketAddr::new(0, 0));

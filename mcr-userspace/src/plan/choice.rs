@@ -6,6 +6,7 @@
 use mcr_common::table::Egress;
 
 use super::world::World;
+use crate::config::model::DatapathChoice;
 
 pub(super) mod xdp;
 
@@ -47,6 +48,18 @@ pub struct Choice {
     pub replicator: Replicator,
     /// Why not a faster one, as a sentence; empty: there is none.
     pub reason: String,
+}
+
+impl Choice {
+    /// Whether it is not what is demanded. Without programs in the kernel, or with the TC program, there
+    /// is nothing else to choose.
+    pub(super) fn denies(&self, demanded: DatapathChoice) -> bool {
+        let served = matches!(
+            self.replicator,
+            Replicator::XdpRedirect | Replicator::XdpBroadcast
+        );
+        demanded == DatapathChoice::Xdp && !served
+    }
 }
 
 /// What is to be chosen for.

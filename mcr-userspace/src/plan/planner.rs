@@ -41,6 +41,9 @@ pub struct RelayState {
     pub missing: Vec<String>,
     /// Links that exist but can't be used, each as a sentence.
     pub unusable: Vec<String>,
+    /// What is demanded of the datapath and can't be had for it, each as a sentence; its frames are
+    /// relayed all the same.
+    pub denied: Vec<String>,
     /// Why the relay is not in force at all.
     pub refused: Option<String>,
     /// What may not be meant, each as a sentence.
@@ -145,7 +148,35 @@ pub fn plan(world: &World, previous: &Table) -> Result<Plan, PlanError> {
         }
         renewed.extend(more);
     };
+    let mut denied = denied(world, &plan.table);
+    for state in &mut plan.relays {
+        state.denied = denied.remove(&state.name).unwrap_or_default();
+    }
     Ok(plan)
+}
+
+/// What is demanded of the datapath and can't be had, by the names of relays, each as a sentence.
+fn denied(world: &World, table: &Table) -> BTreeMap<String, Vec<String>> {
+    let mut denied: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let slots = table.choices.iter();
+    for (id, choice) in slots.filter(|(_, choice)| choice.denies(world.means.demanded)) {
+        let Some(owner) = table.owners.get(id) else {
+            continue;
+        };
+        let link = world.links.get(&owner.ingress).map(|link| &link.name);
+        let link = link.map_or("", |name| name.as_str());
+        let sentence = format!(
+            "`datapath: xdp` is demanded, but can't serve frames from {link}, which go by tc: {}",
+            choice.reason
+        );
+        for relay in &owner.relays {
+            let sentences = denied.entry(relay.clone()).or_default();
+            if !sentences.contains(&sentence) {
+                sentences.push(sentence.clone());
+            }
+        }
+    }
+    denied
 }
 
 /// Puts the table together, with new slots for the owners in `renewed`.

@@ -40,6 +40,8 @@ pub struct World {
     /// Why programs in the kernel can't make the copies, as a sentence; empty where they can, or where
     /// nobody wants them.
     pub no_programs: String,
+    /// Why the XDP program can't, as a sentence; empty where it can, or where nobody wants it.
+    pub no_xdp: String,
     /// Ids of the XDP programs that are ours.
     pub own_programs: BTreeSet<u32>,
 }

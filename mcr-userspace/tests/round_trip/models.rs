@@ -24,6 +24,7 @@ use proptest::{
 pub(crate) fn rule_file() -> impl Strategy<Value = RuleFile> {
     let datapath = select(vec![
         DatapathChoice::Auto,
+        DatapathChoice::Xdp,
         DatapathChoice::Tc,
         DatapathChoice::AfPacket,
     ]);

@@ -11,6 +11,7 @@ use mcr::config::model::{
 pub(crate) fn yaml(file: &RuleFile) -> String {
     let datapath = match file.datapath {
         DatapathChoice::Auto => "auto",
+        DatapathChoice::Xdp => "xdp",
         DatapathChoice::Tc => "tc",
         DatapathChoice::AfPacket => "afpacket",
     };

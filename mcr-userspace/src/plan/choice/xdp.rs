@@ -47,7 +47,7 @@ fn wanted(world: &World) -> Result<(), String> {
     if world.means.xdp {
         Ok(())
     } else {
-        Err("the kernel does not take mcr's XDP program".to_owned())
+        Err(world.no_xdp.clone())
     }
 }
 
@@ -250,7 +250,13 @@ mod tests {
             })
         };
         for (objection, word) in [
-            (of_world(|w| w.means.xdp = false), "kernel"),
+            (
+                of_world(|w| {
+                    w.means.xdp = false;
+                    w.no_xdp = "the kernel is old".to_owned();
+                }),
+                "old",
+            ),
             (of_world(|w| w.means.demanded = DatapathChoice::Tc), "tc"),
             (of_world(|w| drop(w.links.remove(1))), "not there"),
             (of_world(|w| drop(w.links.remove(2))), "not there"),

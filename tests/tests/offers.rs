@@ -1,0 +1,167 @@
+//! What links offer to programs is known as it is, by event:
+//!
+//! - Whether a driver runs XDP programs and sends what they redirect to it: a veth does the latter as
+//!   long as its other end has GRO on or a program, in whatever namespace that is.
+//! - Whether tags are taken out of frames, by what ethtool turns on and off.
+//! - Programs of others, queues, and filters on the way out.
+//! - After more events than a socket holds, everything is known as it is.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use mcr::{
+    links::Links,
+    plan::{LinkState, Offers},
+};
+use mcr_tests::{Foreign, Netns};
+use tokio::{runtime, time::timeout};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Runs `work` in a namespace with the link `v0`, the other end of which is `p0` in another one.
+fn inside(work: impl AsyncFnOnce(&Netns, &Netns) -> Result<()> + Send) -> Result<()> {
+    let [host, other] = [Netns::new("host")?, Netns::new("other")?];
+    host.veth_to(&other, "v0", "p0")?;
+    host.wait_running(&["v0"], WAIT)?;
+    let (here, there) = (&host, &other);
+    host.run(move || {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(work(here, there))
+    })
+}
+
+/// The link called `name`.
+fn named(links: &Links, name: &str) -> Result<LinkState> {
+    let found = links.map().named(name);
+    found
+        .map(|(_, link)| link.clone())
+        .with_context(|| format!("there is no {name}"))
+}
+
+/// Notes changes until `condition` holds of what the link called `name` offers.
+async fn until(links: &mut Links, name: &str, condition: impl Fn(&Offers) -> bool) -> Result<()> {
+    while !condition(&named(links, name)?.offers) {
+        let event = timeout(WAIT, links.changed()).await;
+        event.with_context(|| format!("{:?}", links.map()))??;
+        links.note().await?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_veth_sends_for_xdp_as_long_as_its_other_end_takes_it() -> Result<()> {
+    inside(async |netns, other| {
+        let mut links = Links::open().await?;
+        let offers = named(&links, "v0")?.offers;
+        ensure!(offers.device == "veth" && offers.xdp, "{offers:?}");
+        ensure!(!offers.xdp_transmit && !offers.queues, "{offers:?}");
+        ensure!(offers.foreign_xdp.is_none(), "{offers:?}");
+        other.ethtool("-K p0 gro on")?;
+        until(&mut links, "v0", |offers| offers.xdp_transmit).await?;
+        other.ethtool("-K p0 gro off")?;
+        until(&mut links, "v0", |offers| !offers.xdp_transmit).await?;
+        let program = Foreign::xdp()?;
+        let pin = program.pin().display();
+        other.ip(&format!("link set p0 xdpdrv pinned {pin}"))?;
+        until(&mut links, "v0", |offers| offers.xdp_transmit).await?;
+        other.ip("link set p0 xdpdrv off")?;
+        until(&mut links, "v0", |offers| !offers.xdp_transmit).await?;
+        // A bridge does neither, and a new link is asked as well.
+        netns.bridge("br0")?;
+        netns.ip("link add v1 type veth peer name p1")?;
+        while links.map().named("v1").is_none() {
+            timeout(WAIT, links.changed()).await??;
+            links.note().await?;
+        }
+        until(&mut links, "v1", |offers| offers.xdp).await?;
+        ensure!(!named(&links, "br0")?.offers.xdp);
+        Ok(())
+    })
+}
+
+#[test]
+fn programs_of_others_come_and_go() -> Result<()> {
+    inside(async |netns, _| {
+        let program = Foreign::xdp()?;
+        let pin = program.pin().display();
+        let mut links = Links::open().await?;
+        for mode in ["xdpdrv", "xdpgeneric"] {
+            netns.ip(&format!("link set v0 {mode} pinned {pin}"))?;
+            until(&mut links, "v0", |offers| offers.foreign_xdp.is_some()).await?;
+            let again = named(&Links::open().await?, "v0")?;
+            ensure!(again == named(&links, "v0")?, "{again:?}");
+            netns.ip(&format!("link set v0 {mode} off"))?;
+            until(&mut links, "v0", |offers| offers.foreign_xdp.is_none()).await?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn tags_are_taken_out_as_ethtool_says() -> Result<()> {
+    inside(async |netns, _| {
+        let mut links = Links::open().await?;
+        ensure!(named(&links, "v0")?.offers.strips_tags);
+        netns.ethtool("-K v0 rxvlan off rx-vlan-stag-hw-parse off")?;
+        until(&mut links, "v0", |offers| !offers.strips_tags).await?;
+        ensure!(!named(&Links::open().await?, "v0")?.offers.strips_tags);
+        netns.ethtool("-K v0 rxvlan on")?;
+        until(&mut links, "v0", |offers| offers.strips_tags).await
+    })
+}
+
+#[test]
+fn queues_and_filters_on_the_way_out_are_seen() -> Result<()> {
+    inside(async |netns, _| {
+        let mut links = Links::open().await?;
+        netns.tc("qdisc add dev v0 root pfifo")?;
+        until(&mut links, "v0", |offers| offers.queues).await?;
+        ensure!(named(&Links::open().await?, "v0")?.offers.queues);
+        netns.tc("qdisc del dev v0 root")?;
+        until(&mut links, "v0", |offers| !offers.queues).await?;
+        // The qdisc alone does nothing, nor do filters of what arrives.
+        netns.tc("qdisc add dev v0 clsact")?;
+        let program = Foreign::tc(1)?;
+        let pin = program.pin().display();
+        netns.tc(&format!("filter add dev v0 ingress bpf da pinned {pin}"))?;
+        netns.tc(&format!("filter add dev v0 egress bpf da pinned {pin}"))?;
+        until(&mut links, "v0", |offers| offers.queues).await?;
+        ensure!(named(&Links::open().await?, "v0")?.offers.queues);
+        netns.tc("filter del dev v0 egress")?;
+        until(&mut links, "v0", |offers| !offers.queues).await?;
+        ensure!(!named(&Links::open().await?, "v0")?.offers.queues);
+        Ok(())
+    })
+}
+
+#[test]
+fn filters_that_links_share_are_seen() -> Result<()> {
+    inside(async |netns, _| {
+        netns.tc("qdisc add dev v0 egress_block 7 clsact")?;
+        let mut links = Links::open().await?;
+        let program = Foreign::tc(1)?;
+        let pin = program.pin().display();
+        netns.tc(&format!("filter add block 7 bpf da pinned {pin}"))?;
+        until(&mut links, "v0", |offers| offers.queues).await
+    })
+}
+
+#[test]
+fn after_an_overrun_everything_is_as_it_is() -> Result<()> {
+    inside(async |netns, other| {
+        netns.ip("link add busy type bridge")?;
+        let mut links = Links::open().await?;
+        let busy: Vec<_> = (0..8000)
+            .map(|n| format!("qdisc replace dev busy root pfifo limit {}", 1 + n))
+            .collect();
+        netns.tc_batch(&busy.join("\n"))?;
+        other.ethtool("-K p0 gro on")?;
+        netns.tc("qdisc add dev v0 root pfifo")?;
+        until(&mut links, "v0", |offers| {
+            offers.queues && offers.xdp_transmit
+        })
+        .await
+    })
+}
