@@ -91,7 +91,7 @@ fn ingress(world: &World, index: u32) -> Result<(), String> {
     if offers.strips_tags {
         return Err(format!(
             "{name} takes VLAN tags out of frames, so that XDP does not see them \
-             (`ethtool -K {name} rxvlan off`)"
+             (`ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off`)"
         ));
     }
     Ok(())
