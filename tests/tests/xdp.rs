@@ -96,3 +96,23 @@ fn one_egress_gets_the_frame_itself() -> Result<()> {
     let relay = "{name: r, from: in0, to: out0, groups: 239.1.1.1, local: drop}";
     relayed(relay, 1, "xdp-redirect")
 }
+
+#[test]
+fn one_egress_gets_the_frame_edited() -> Result<()> {
+    let relay = "{name: r, from: in0, to: [{link: out0, ttl: 9, dscp: 46, source: 10.77.1.1}], \
+        groups: 239.1.1.1, local: drop}";
+    relayed(relay, 1, "xdp-redirect")
+}
+
+#[test]
+fn several_egresses_get_the_frame_at_once() -> Result<()> {
+    let relay = "{name: r, from: in0, to: [out0, out1, out2], groups: 239.1.1.1, local: drop}";
+    relayed(relay, 3, "xdp-broadcast")
+}
+
+#[test]
+fn several_egresses_get_the_frame_each_edited_for_itself() -> Result<()> {
+    let relay = "{name: r, from: in0, to: [{link: out0, ttl: 9}, {link: out1, dscp: 46}, \
+        {link: out2, source: 10.77.3.1}], groups: 239.1.1.1, local: drop}";
+    relayed(relay, 3, "xdp-broadcast")
+}
