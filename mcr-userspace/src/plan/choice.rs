@@ -7,6 +7,7 @@ use mcr_common::table::Egress;
 
 use super::world::World;
 use crate::config::model::DatapathChoice;
+use crate::config::model::DatapathChoice;
 
 pub(super) mod xdp;
 
@@ -84,6 +85,9 @@ type Way = fn(&World, &Job<'_>) -> Result<Replicator, String>;
 /// The ways that are faster than one clone after another, the fastest first, each with its name.
 const FASTER: [(&str, Way); 1] = [("xdp", xdp::way)];
 
+/// How many of them are not asked where the TC program is demanded.
+const BEFORE_TC: usize = 1;
+
 /// Chooses the fastest replicator that is right for a job.
 ///
 /// The ways are asked one after the other, and the first that can is taken. The reason tells why each
@@ -96,7 +100,10 @@ pub(super) fn choose(world: &World, job: &Job<'_>) -> Choice {
             reason: world.no_programs.clone(),
         };
     }
-    first(&FASTER, world, job)
+    match world.means.demanded {
+        DatapathChoice::Tc => first(&FASTER[BEFORE_TC..], world, job),
+        _ => first(&FASTER, world, job),
+    }
 }
 
 /// The first of these ways that can, or else clones.

@@ -71,9 +71,14 @@ pub struct FrameRoute {
     pub length: u8,
 }
 
-/// The XDP program at an ingress link.
+/// How the XDP program is run at an ingress link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Xdp;
+pub enum Xdp {
+    /// By the driver.
+    Native,
+    /// By the kernel, on socket buffers, in the name of the driver.
+    Generic,
+}
 
 /// The links of an egress set, to all of which the kernel sends at once. But for the MTU, none of it
 /// ever changes.

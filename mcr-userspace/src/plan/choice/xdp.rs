@@ -8,10 +8,7 @@ use std::collections::BTreeSet;
 use mcr_common::table::{Egress, VlanEdit};
 
 use super::{Job, Replicator};
-use crate::{
-    config::model::DatapathChoice,
-    plan::world::{LinkState, World},
-};
+use crate::plan::world::{LinkState, World};
 
 /// Takes the frame itself for one egress, and has the kernel send to several at once.
 ///
@@ -19,7 +16,7 @@ use crate::{
 ///
 /// Why it can't, as a sentence without an end.
 pub(in super::super) fn way(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
-    wanted(world)?;
+    loaded(world)?;
     keeps_nothing(job)?;
     ingress(world, job.ingress)?;
     for egress in job.egresses {
@@ -39,11 +36,8 @@ pub(in super::super) fn are_alike(egresses: &[Egress]) -> bool {
         .all(|pair| pair[0].edits() == pair[1].edits())
 }
 
-/// The program is there, and nobody has asked for another one.
-fn wanted(world: &World) -> Result<(), String> {
-    if world.means.demanded == DatapathChoice::Tc {
-        return Err("`datapath: tc` is asked for".to_owned());
-    }
+/// The kernel has taken the program.
+fn loaded(world: &World) -> Result<(), String> {
     if world.means.xdp {
         Ok(())
     } else {
@@ -257,7 +251,6 @@ mod tests {
                 }),
                 "old",
             ),
-            (of_world(|w| w.means.demanded = DatapathChoice::Tc), "tc"),
             (of_world(|w| drop(w.links.remove(1))), "not there"),
             (of_world(|w| drop(w.links.remove(2))), "not there"),
             (
