@@ -20,7 +20,11 @@ mod reload;
 mod select;
 mod storms;
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
@@ -38,7 +42,6 @@ use self::{printer::Printer, reload::reload};
 use crate::{
     config::model::{DatapathChoice, Limits, Relay},
     control::{Instance, listener::ListenError},
-    datapath::StepError,
     datapath::ebpf::Hook,
     links::{Links, LinksError, neighbours::Neighbours},
     plan::World,
@@ -89,9 +92,6 @@ pub enum DaemonError {
     /// What is demanded of the datapath can't be had for a relay.
     #[error("{0}")]
     Denied(String),
-    /// The datapath failed.
-    #[error(transparent)]
-    Datapath(#[from] StepError),
     /// The operating system said no to something else.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -151,23 +151,30 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             Some(first) = questions.next() => {
                 questions.answer(first, &settings, &mut controller);
             }
-            changed = links.changed() => {
-                changed?;
-                let touched = links.note().await?;
+            () = links.changed() => {
+                let touched = links.note().await;
                 controller.set_links(links.map(), &touched);
                 neighbours.hasten();
             }
             () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
             _ = look.tick() => controller.look_for_storms(),
+            () = until(controller.due()) => controller.try_again(),
             () = controller.joins_mut().due() => controller.joins_mut().advance(),
-            () = tick(statistics.as_mut()) => printer.print(&controller.report()?),
+            () = tick(statistics.as_mut()) => match controller.report() {
+                Ok(report) => printer.print(&report),
+                Err(error) => tracing::warn!("the counters can't be read: {error}"),
+            },
         }
     }
     neighbours.follow(&BTreeSet::new()).await;
-    let report = controller.report()?;
-    controller.say_goodbye(&report);
-    if settings.statistics.is_some() {
-        printer.finish(&report).await;
+    match controller.report() {
+        Ok(report) => {
+            controller.say_goodbye(&report);
+            if settings.statistics.is_some() {
+                printer.finish(&report).await;
+            }
+        }
+        Err(error) => tracing::warn!("the counters can't be read: {error}"),
     }
     Ok(())
 }
@@ -184,6 +191,14 @@ async fn tick(interval: Option<&mut Interval>) {
         Some(interval) => {
             interval.tick().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for this point of time, for ever if there is none.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }

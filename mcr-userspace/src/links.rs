@@ -15,9 +15,11 @@ mod subscription;
 use std::{
     collections::{BTreeSet, VecDeque},
     io, mem,
+    time::{Duration, Instant},
 };
 
 use rtnetlink::{MulticastGroup, packet_route::RouteNetlinkMessage, sys::protocols::NETLINK_ROUTE};
+use tokio::time::sleep_until;
 
 use self::{
     addresses::Addresses, event::Event, probes::Probes, requests::Requests,
@@ -41,7 +43,12 @@ pub struct Links {
     probes: Probes,
     /// Events that were received but not noted yet, the next one first.
     waiting: VecDeque<Event>,
+    /// Nothing can be heard for want of memory or descriptors; the next try is made then.
+    broken: Option<Instant>,
 }
+
+/// How long to wait until what failed for want of memory or descriptors is tried again.
+const RECOVERY: Duration = Duration::from_secs(5);
 
 /// What can go wrong with netlink.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +91,7 @@ impl Links {
             addresses,
             probes,
             waiting: VecDeque::new(),
+            broken: None,
         };
         links.probe().await?;
         Ok(links)
@@ -106,19 +114,18 @@ impl Links {
     }
 
     /// Waits until something happens. Nothing is lost if this future is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`LinksError::Closed`].
-    pub async fn changed(&mut self) -> Result<(), LinksError> {
-        if !self.waiting.is_empty() {
-            return Ok(());
+    pub async fn changed(&mut self) {
+        if let Some(until) = self.broken {
+            return sleep_until(until.into()).await;
         }
-        let heard = tokio::select! {
+        if !self.waiting.is_empty() {
+            return;
+        }
+        // An error is met again when it is read.
+        let _ = tokio::select! {
             heard = self.events.wait() => heard,
             heard = self.probes.wait() => heard,
         };
-        heard.map_err(LinksError::Closed)
     }
 
     /// Notes what has happened, and returns the indexes of the interfaces it happened to.
@@ -129,13 +136,24 @@ impl Links {
     /// one too small for IPv6 is so after at least one, because the kernel has forgotten what
     /// was joined there.
     ///
-    /// # Errors
-    ///
-    /// [`LinksError`].
-    pub async fn note(&mut self) -> Result<BTreeSet<u32>, LinksError> {
-        let mut passing = Passing::default();
+    /// What can't be had now, for want of memory or descriptors, is listed anew a while later.
+    pub async fn note(&mut self) -> BTreeSet<u32> {
         let mut touched = BTreeSet::new();
-        self.events.receive().map_err(LinksError::Closed)?;
+        if let Err(error) = self.try_to_note(&mut touched).await {
+            tracing::error!(
+                "the network interfaces can't be followed: {error}; trying again in {RECOVERY:?}"
+            );
+            self.waiting.push_front(Event::Lost);
+            self.broken = Some(Instant::now() + RECOVERY);
+        }
+        touched
+    }
+
+    async fn try_to_note(&mut self, touched: &mut BTreeSet<u32>) -> Result<(), LinksError> {
+        let mut passing = Passing::default();
+        if self.broken.take().is_none() {
+            self.events.receive().map_err(LinksError::Closed)?;
+        }
         while let Some(event) = self.next_known() {
             if passing.would_be_hidden_by(&event) {
                 self.waiting.push_front(event);
@@ -180,7 +198,7 @@ impl Links {
             }
         }
         touched.extend(self.probe().await?);
-        Ok(touched)
+        Ok(())
     }
 
     /// Takes interfaces out that have the index of one that was there before but another address

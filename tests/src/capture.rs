@@ -276,7 +276,8 @@ fn receive(socket: &RawPacketStream, buffer: &mut [u8]) -> Result<Option<(Captur
     let message =
         match recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
             Ok(message) => message,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+            // A link that goes down is told once; when it comes up again, frames are seen again.
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => return Ok(None),
             Err(error) => return Err(error).context("cannot receive frames"),
         };
     let from = message.address.context("a frame without its link")?;

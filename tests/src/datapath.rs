@@ -1,5 +1,9 @@
 //! The ways `mcr` makes copies: what must hold holds on each of them.
 
+use anyhow::Result;
+
+use crate::Feature;
+
 /// Who makes the copies, and how it is hooked in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datapath {
@@ -12,6 +16,30 @@ pub enum Datapath {
 }
 
 impl Datapath {
+    /// The TC program on the better hook of this kernel.
+    pub fn tc() -> Result<Self> {
+        let tcx = Feature::Tcx.is_here()?;
+        Ok(if tcx { Self::Tcx } else { Self::Clsact })
+    }
+
+    /// What it needs of the kernel to relay datagrams whose segmentation was left to hardware.
+    #[must_use]
+    pub fn for_segments(self) -> &'static [Feature] {
+        match self {
+            Self::AfPacket => &[Feature::DescribedSegments],
+            Self::Tcx | Self::Clsact => self.needs(),
+        }
+    }
+
+    /// What it needs of the kernel.
+    #[must_use]
+    pub fn needs(self) -> &'static [Feature] {
+        match self {
+            Self::Tcx => &[Feature::Tcx],
+            Self::Clsact | Self::AfPacket => &[],
+        }
+    }
+
     /// What makes `mcr run` choose it.
     #[must_use]
     pub fn arguments(self) -> &'static [&'static str] {
@@ -62,7 +90,11 @@ macro_rules! on {
     ($test:ident, $datapath:ident, $name:ident) => {
         #[test]
         fn $test() -> anyhow::Result<()> {
-            super::$name($crate::Datapath::$datapath)
+            let datapath = $crate::Datapath::$datapath;
+            if $crate::skipped(datapath.needs())? {
+                return Ok(());
+            }
+            super::$name(datapath)
         }
     };
 }

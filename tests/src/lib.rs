@@ -15,6 +15,7 @@
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
 //! - [`Foreign`]: programs of others on the links
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
+//! - [`Feature`]: what a kernel may lack; [`needs!`] leaves a test out there, visibly
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
 //! [`oracle`], [`fixtures`], [`pipeline`] and [`large`] need no privileges: a naive model of the
@@ -24,6 +25,7 @@
 mod capture;
 mod circle;
 mod datapath;
+mod feature;
 pub mod fixtures;
 mod foreign;
 mod frame;
@@ -50,6 +52,7 @@ mod view;
 pub use capture::{Capture, Captured, PacketType, VlanTag};
 pub use circle::Circle;
 pub use datapath::Datapath;
+pub use feature::{Feature, skipped, tell, tell_feature};
 pub use foreign::{Direction, Foreign};
 pub use frame::{Extension, UdpFrame, group_mac, socket};
 pub use inject::Inject;

@@ -50,6 +50,11 @@ impl Netns {
         self.ip(&format!("link set {name} up"))
     }
 
+    /// Runs `bridge` with these words, as `netns.bridge_tool("vlan add dev p0 vid 20")`.
+    pub fn bridge_tool(&self, words: &str) -> Result<()> {
+        self.tool("bridge", words, None).map(drop)
+    }
+
     /// Gives a link an address, as `10.77.0.2/24`. IPv6 addresses are usable at once.
     pub fn address(&self, link: &str, address: &str) -> Result<()> {
         let no_wait = if address.contains(':') { "nodad" } else { "" };

@@ -43,7 +43,7 @@ fn a_short_churn_hurts_nobody(datapath: Datapath) -> Result<()> {
 #[test]
 #[ignore = "soak: goes on for MCR_SOAK_SECONDS"]
 fn the_tc_program_endures_churn() -> Result<()> {
-    endures(Datapath::Tcx)
+    endures(Datapath::tc()?)
 }
 
 #[test]

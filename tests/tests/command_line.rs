@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mcr_tests::{
@@ -252,6 +252,9 @@ fn one_relay_needs_no_file() -> Result<()> {
         ("MCR_BETWEEN", "in0,out0"),
         ("MCR_GROUP", "239.1.1.1"),
         ("MCR_TTL", "3"),
+        // As a file for containers leaves one out.
+        ("MCR_SOURCE", ""),
+        ("MCR_CONFIG", ""),
     ]);
     let by_environment = Process::start("mcr run", &mut command)?;
     let ready = by_environment.wait_stderr(WAIT, |line| line.contains("ready"))?;
@@ -282,5 +285,41 @@ fn ready_is_one_line_on_standard_error() -> Result<()> {
     let mut mcr = mcr;
     mcr.wait_success(WAIT)?;
     ensure!(mcr.stdout().text().is_empty(), "{}", mcr.stdout().text());
+    Ok(())
+}
+
+/// As when the disk is full that holds the log.
+#[test]
+fn who_can_log_nothing_relays_all_the_same() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut command = topology.relay.command(binary()?);
+    command.env("MCR_SOCKET", topology.relay.socket("mcr-unheard"));
+    command.args(["run", "--group", "239.1.1.1", "--join", "false"]);
+    let links = ["--from", "in0", "--to", "out0"];
+    let mut child = command.args(links).stderr(full()?).spawn()?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+    let source = format!("{}:40000", Topology::SENDER).parse()?;
+    let frame = UdpFrame::new(source, "239.1.1.1:5000".parse()?).build()?;
+    let deadline = Instant::now() + WAIT;
+    // It can't say when it is ready.
+    while capture
+        .wait_for(1, Duration::from_millis(20), Captured::is_relayed)
+        .is_err()
+    {
+        inject.send(&frame)?;
+        ensure!(Instant::now() < deadline, "nothing is relayed");
+    }
+    // It has something to log about this.
+    topology.relay.ip("link set in0 down")?;
+    topology.relay.ip("link del out0")?;
+    let id = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM)?;
+    ensure!(child.wait()?.success());
+
+    let mut command = topology.relay.command(binary()?);
+    command.args(["check", "/nowhere.yaml"]).stderr(full()?);
+    ensure!(command.status()?.code() == Some(66));
     Ok(())
 }

@@ -18,7 +18,9 @@ use mcr_tests::{
 };
 
 const WAIT: Duration = Duration::from_secs(20);
-/// Long enough for the longest stream on a busy machine.
+/// Datagrams that fit in any queue on the way.
+const PART: u64 = 4000;
+/// Long enough for the longest part on a busy machine.
 const STREAM: Duration = Duration::from_mins(1);
 
 on_every_datapath!(
@@ -29,20 +31,29 @@ on_every_datapath!(
     unfinished_checksums_are_finished,
 );
 
-/// Sends `count` numbered datagrams from one namespace and counts them in the other.
-fn stream(from: &Netns, to: &Netns, group: &str, count: u64) -> Result<()> {
-    let text = count.to_string();
-    let receiver = Receiver::start(to, &[group, "--on", "eth0", "--count", &text])?;
-    let sender = Sender::start(
-        from,
-        &[
-            group, "--from", "eth0", "--rate", "20kpps", "--count", &text, "--ttl", "1",
-        ],
-    )?;
-    let sent = sender.finish(STREAM)?;
+/// Sends `count` numbered datagrams from one namespace and counts them in the other. They come in
+/// parts, each of which must have been relayed before the next, so that no queue on the way is too
+/// short, however slow the machine. `mcr` has relayed `before` already.
+fn stream(mcr: &Mcr, before: u64, from: &Netns, to: &Netns, group: &str, count: u64) -> Result<()> {
+    let all = count.to_string();
+    let receiver = Receiver::start(to, &[group, "--on", "eth0", "--count", &all])?;
+    let mut sent = 0;
+    while sent < count {
+        let part = (count - sent).min(PART);
+        let text = part.to_string();
+        let sender = Sender::start(
+            from,
+            &[
+                group, "--from", "eth0", "--rate", "20kpps", "--count", &text, "--ttl", "1",
+            ],
+        )?;
+        let summary = sender.finish(STREAM)?;
+        ensure!(summary["sent"] == part, "{summary}");
+        sent += part;
+        mcr.until(|stats| stats.relay("all") >= before + sent)?;
+    }
     let received = receiver.finish(WAIT)?;
-    ensure!(sent["sent"] == count, "{sent}");
-    ensure!(received["received"] == sent["sent"], "{received}");
+    ensure!(received["received"] == count, "{received}");
     for wrong in ["lost", "duplicates", "reordered"] {
         ensure!(received[wrong] == 0, "{wrong}: {received}");
     }
@@ -61,8 +72,15 @@ fn streams_arrive_complete(datapath: Datapath) -> Result<()> {
         relay,
         &[r#"{name: all, from: br0, to: br1, groups: [239.1.1.1, "ff3e::4321:1"]}"#],
     )?;
-    stream(sender, receiver, "239.1.1.1:5000", 40_000)?;
-    stream(sender, receiver, "[ff3e::4321:1]:5000", 10_000)?;
+    stream(&mcr, 0, sender, receiver, "239.1.1.1:5000", 40_000)?;
+    stream(
+        &mcr,
+        40_000,
+        sender,
+        receiver,
+        "[ff3e::4321:1]:5000",
+        10_000,
+    )?;
     let stats = mcr.finish()?;
     ensure!(stats.relay("all") >= 50_000, "{stats}");
     ensure!(
@@ -79,13 +97,13 @@ fn both_ways_at_once(datapath: Datapath) -> Result<()> {
         receiver,
         ..
     } = &Topology::dual_bridge()?;
-    let _mcr = Mcr::relaying(
+    let mcr = Mcr::relaying(
         datapath,
         relay,
         &[r"{name: all, between: [br0, br1], groups: [239.1.1.1, 239.1.1.2]}"],
     )?;
-    stream(sender, receiver, "239.1.1.1:5000", 1000)?;
-    stream(receiver, sender, "239.1.1.1:5000", 1000)?;
+    stream(&mcr, 0, sender, receiver, "239.1.1.1:5000", 1000)?;
+    stream(&mcr, 1000, receiver, sender, "239.1.1.1:5000", 1000)?;
     // The same group from both ends: each hears the other, and nothing twice.
     let group = "239.1.1.2:5000";
     let both = [("10.77.0.2", sender), ("10.77.1.2", receiver)];

@@ -20,7 +20,7 @@ const WARM_UP: u32 = 20;
 #[test]
 #[ignore = "soak: goes on for MCR_SOAK_SECONDS"]
 fn the_tc_program_endures() -> Result<()> {
-    endures(Datapath::Tcx)
+    endures(Datapath::tc()?)
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn groups_of_a_prefix_are_joined() -> Result<()> {
     let relay = &topology.relay;
     let capture = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
     let small = "{name: r, from: in0, to: out0, groups: 239.20.0.16/28}";
-    let mcr = Mcr::relaying(Datapath::Tcx, relay, &[small])?;
+    let mcr = Mcr::relaying(Datapath::tc()?, relay, &[small])?;
     let groups = (16..32).map(|n| IpAddr::from(Ipv4Addr::new(239, 20, 0, n)));
     for group in groups {
         let about = |frame: &Captured| {

@@ -64,6 +64,9 @@ impl Steady {
     /// Ends the traffic, of which nothing may be missing.
     fn end(self) -> Result<()> {
         let sent = self.sender.stop()?;
+        // What is still under way arrives as well.
+        let all = sent["sent"].as_u64().context("a strange summary")?;
+        self.mcr.until(|stats| stats.relay("steady") >= all)?;
         let received = self.receiver.stop()?;
         ensure!(
             received["received"] == sent["sent"],

@@ -180,7 +180,7 @@ fn groups_are_joined_again_when_the_carrier_returns() -> Result<()> {
     // Without a carrier at the start.
     sender.ip("link set eth0 down")?;
     let mcr = Mcr::relaying(
-        Datapath::Tcx,
+        Datapath::tc()?,
         relay,
         &[r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"]}"#],
     )?;
@@ -222,7 +222,7 @@ fn reports_come_from_the_addresses_of_the_link() -> Result<()> {
     let mac = relay.link("in0")?.mac;
     let capture = at_sender()?;
     let rule = r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff05::20"]}"#;
-    let mcr = Mcr::relaying(Datapath::Tcx, relay, &[rule])?;
+    let mcr = Mcr::relaying(Datapath::tc()?, relay, &[rule])?;
     wait_from(&capture, mac, &is("10.77.0.1"))?;
     wait_from(&capture, mac, &link_local)?;
 
@@ -289,7 +289,7 @@ fn a_process_that_is_killed_leaves_no_group() -> Result<()> {
     let capture = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
     let group: IpAddr = "239.1.1.1".parse()?;
     let mut mcr = Mcr::relaying(
-        Datapath::Tcx,
+        Datapath::tc()?,
         &topology.relay,
         &["{name: r, from: in0, to: out0, groups: 239.1.1.1}"],
     )?;

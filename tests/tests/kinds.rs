@@ -13,8 +13,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Member, Netns, Tap, Topology, UdpFrame, UdpView,
-    on_every_datapath, socket, udp_sender,
+    on_every_datapath, skipped, socket, udp_sender,
 };
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -202,6 +203,9 @@ fn payload(length: usize) -> Vec<u8> {
 
 fn offloads_on_and_off(datapath: Datapath) -> Result<()> {
     const SEGMENT: i32 = 1000;
+    if skipped(datapath.for_segments())? {
+        return Ok(());
+    }
     let topology = Topology::dual_bridge()?;
     let Topology {
         relay,
@@ -250,7 +254,14 @@ fn offloads_on_and_off(datapath: Datapath) -> Result<()> {
                 ensure!(got == payload(length), "{length} bytes to {group}");
             }
             setsockopt(&from, sockopt::UdpGsoSegment, &SEGMENT)?;
-            from.send_to(&payload(9500), to)?;
+            match from.send_to(&payload(9500), to) {
+                // Before Linux 6.11 the sender's kernel cuts nothing for a link that leaves
+                // checksums to it (`udp_send_skb` in `net/ipv4/udp.c`).
+                Err(error) if error.raw_os_error() == Some(libc::EIO) && at_sender == "off" => {
+                    continue;
+                }
+                sent => sent?,
+            };
             let got = member.take(10, WAIT)?;
             for ((got, _), expected) in got.iter().zip(payload(9500).chunks(1000)) {
                 ensure!(got == expected, "segments to {group}");

@@ -235,9 +235,18 @@ fn a_renamed_link_is_not_used_until_it_is_back(datapath: Datapath) -> Result<()>
         Capture::on(&topology.receiver, "eth1")?,
     ];
     let mut inject = sender(&topology)?;
+    inject.send(&frame("before")?)?;
+    captures[0].wait_for(1, WAIT, says("before"))?;
     relay.ip("link set out0 down")?;
     relay.ip("link set out0 name other up")?;
     mcr.wait_stderr(WAIT, |line| line.contains("waits for out0"))?;
+    // What was counted was counted by the name that the relay has for it.
+    let show = mcr.show("counters")?;
+    let egress = &show["counters"]["egress"];
+    ensure!(
+        egress["out0"]["copies"] == 1 && egress["other"].is_null(),
+        "{show:#}"
+    );
     relay.wait_running(&["other"], WAIT)?;
     inject.send(&frame("renamed")?)?;
     captures[1].wait_for(1, WAIT, says("renamed"))?;
@@ -474,6 +483,31 @@ fn alternative_names_name_links(datapath: Datapath) -> Result<()> {
     relay.ip("link property add dev out0 altname room")?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     until_relayed(&mut sender(&topology)?, &capture, "works")?;
+    mcr.finish()?;
+    Ok(())
+}
+
+/// Nothing tells mcr that what was in the way has gone.
+#[test]
+fn a_link_that_could_not_be_had_is_tried_again() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let relay = &topology.relay;
+    let tc = |words: &str| -> Result<()> {
+        let status = relay.command("tc").args(words.split(' ')).status()?;
+        ensure!(status.success(), "tc {words}: {status}");
+        Ok(())
+    };
+    // Where this qdisc is, there is no room for one that sees what is sent.
+    tc("qdisc add dev in0 ingress")?;
+    let rule = "{name: r, from: in0, to: out0, groups: 239.1.1.1, host_frames: true}";
+    let arguments = [Datapath::Clsact.arguments(), &["--stats", "50ms"]].concat();
+    let mcr = Mcr::with_rules(relay, &mcr_tests::rules(&[rule]), &arguments)?;
+    mcr.wait_stderr(WAIT, |line| line.contains("can't attach to in0"))?;
+    tc("qdisc del dev in0 ingress")?;
+    mcr.wait_stderr(WAIT, |line| line.contains("relay r is in force"))?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    sender(&topology)?.send(&frame("at last")?)?;
+    capture.wait_for(1, WAIT, says("at last"))?;
     mcr.finish()?;
     Ok(())
 }

@@ -176,7 +176,7 @@ fn hundreds_are_delivered_and_left(igmp: u8, mld: u8) -> Result<()> {
     let net = Snooping::new(Some((igmp, mld)))?;
     net.wait_delivers("10.77.0.2", "239.1.1.1", false)?;
     let groups = groups(300);
-    let mcr = Mcr::relaying(Datapath::Tcx, &net.relay, &[&rule("in0", &groups)])?;
+    let mcr = Mcr::relaying(Datapath::tc()?, &net.relay, &[&rule("in0", &groups)])?;
     let learned = || Snooping::learned(&net.switch, "sw", "r");
     wait("learned", || Ok(learned()?.is_superset(&groups)))?;
     let capture = Capture::on(&net.receiver, "eth0")?;
@@ -209,7 +209,7 @@ fn an_older_querier_is_answered_in_its_version() -> Result<()> {
     let net = Snooping::new(Some((2, 1)))?;
     let at_switch = Capture::on(&net.switch, "r")?;
     let groups: BTreeSet<IpAddr> = ["239.1.1.1".parse()?, "ff05::1".parse()?].into();
-    let mcr = Mcr::relaying(Datapath::Tcx, &net.relay, &[&rule("in0", &groups)])?;
+    let mcr = Mcr::relaying(Datapath::tc()?, &net.relay, &[&rule("in0", &groups)])?;
     let said = |said: Said, group: IpAddr| {
         let is = move |frame: &Captured| {
             let reported = frame.reported();
@@ -235,7 +235,7 @@ fn a_switch_that_knows_sources_delivers_these_alone() -> Result<()> {
     let net = Snooping::new(Some((3, 2)))?;
     net.wait_delivers("10.77.0.2", "232.1.1.1", false)?;
     let rule = "{name: r, from: in0, to: out0, groups: 232.1.1.1, sources: [10.77.0.2, 10.77.0.4]}";
-    let mcr = Mcr::relaying(Datapath::Tcx, &net.relay, &[rule])?;
+    let mcr = Mcr::relaying(Datapath::tc()?, &net.relay, &[rule])?;
     net.wait_delivers("10.77.0.2", "232.1.1.1", true)?;
     net.wait_delivers("10.77.0.4", "232.1.1.1", true)?;
     let at_relay = Capture::on(&net.relay, "in0")?;
@@ -267,7 +267,7 @@ fn a_querier_that_was_started_anew_learns_everything_again() -> Result<()> {
         net.querier.ip("link set qu up")?;
         if mcr.is_none() {
             mcr = Some(Mcr::relaying(
-                Datapath::Tcx,
+                Datapath::tc()?,
                 &net.relay,
                 &[&rule("in0", &groups)],
             )?);
@@ -287,7 +287,7 @@ fn a_thousand_groups_are_a_few_packets() -> Result<()> {
     let net = Snooping::new(None)?;
     let groups = groups(1000);
     let at_switch = Capture::on(&net.switch, "r")?;
-    let mcr = Mcr::relaying(Datapath::Tcx, &net.relay, &[&rule("in0", &groups)])?;
+    let mcr = Mcr::relaying(Datapath::tc()?, &net.relay, &[&rule("in0", &groups)])?;
     wait("learned", || {
         Ok(Snooping::learned(&net.switch, "sw", "r")?.is_superset(&groups))
     })?;
@@ -326,7 +326,7 @@ fn a_bridge_passes_up_what_was_joined_on_it() -> Result<()> {
         wait("held back", || Ok(!arrives("nobody wants it")?))?;
         let wanted: BTreeSet<IpAddr> = ["239.1.1.1".parse()?, "ff05::1".parse()?].into();
         let ssm = "{name: s, from: sw, to: out0, groups: 232.1.1.1, sources: 10.77.0.2}";
-        let mcr = Mcr::relaying(Datapath::Tcx, switch, &[&rule("sw", &wanted), ssm])?;
+        let mcr = Mcr::relaying(Datapath::tc()?, switch, &[&rule("sw", &wanted), ssm])?;
         let mut all = wanted;
         all.insert("232.1.1.1".parse()?);
         let learned = || Snooping::learned(switch, "sw", "sw");
@@ -354,7 +354,7 @@ fn groups_are_joined_on_a_port_of_a_bridge() -> Result<()> {
     net.relay.ip("link set inner up")?;
     net.relay.ip("link set in0 master inner")?;
     let groups: BTreeSet<IpAddr> = ["239.1.1.1".parse()?].into();
-    let mcr = Mcr::relaying(Datapath::Tcx, &net.relay, &[&rule("in0", &groups)])?;
+    let mcr = Mcr::relaying(Datapath::tc()?, &net.relay, &[&rule("in0", &groups)])?;
     let at_switch = Capture::on(&net.switch, "r")?;
     net.wait_delivers("10.77.0.2", "239.1.1.1", true)?;
     // Asked again, it answers.

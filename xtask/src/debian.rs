@@ -50,6 +50,20 @@ pub(crate) const END_TO_END: [Package; 3] = [
     },
 ];
 
+/// What the benchmark measures beside `mcr`, and what its links are made with.
+pub(crate) const BENCH: [Package; 2] = [
+    Package {
+        name: "smcroute",
+        program: Some("smcrouted"),
+        why: "sets up kernel multicast routing, which relaying is measured beside",
+    },
+    Package {
+        name: "ethtool",
+        program: Some("ethtool"),
+        why: "turns on what XDP needs on links",
+    },
+];
+
 /// Installs those of `packages` that are missing, after saying which and why.
 pub(crate) fn install(packages: &[Package]) -> Result<()> {
     let mut missing = Vec::new();

@@ -7,8 +7,10 @@ mod fuzz;
 mod image;
 mod run;
 mod shell;
+mod skipped;
 mod soak;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

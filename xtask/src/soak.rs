@@ -63,18 +63,20 @@ fn properties(
     while round == 0 || start.elapsed() < length {
         round += 1;
         say(format!("property tests with {CASES} cases, round {round}"));
-        let mut cargo = workspace.cargo();
-        cargo
-            // Optimised, but with overflow checks and assertions: more cases in the same time.
-            .args(["test", "--quiet", "--config=profile.dev.opt-level=2"])
-            .args(test::UNPRIVILEGED)
-            .env(ebpf::OBJECT_VARIABLE, object)
-            .env("PROPTEST_CASES", CASES)
-            .arg("--target-dir")
-            .arg(workspace.target.join("soak"))
-            .arg("--")
-            .args(filter);
-        shell::run(&mut cargo).context("property tests failed")?;
+        for tests in [&test::UNPRIVILEGED[..], &test::AGAINST_MODEL] {
+            let mut cargo = workspace.cargo();
+            cargo
+                // Optimised, but with overflow checks and assertions: more cases in the same time.
+                .args(["test", "--quiet", "--config=profile.dev.opt-level=2"])
+                .args(tests)
+                .env(ebpf::OBJECT_VARIABLE, object)
+                .env("PROPTEST_CASES", CASES)
+                .arg("--target-dir")
+                .arg(workspace.target.join("soak"))
+                .arg("--")
+                .args(filter);
+            shell::run(&mut cargo).context("property tests failed")?;
+        }
     }
     say(format!("{round} rounds of property tests passed"));
     Ok(())

@@ -5,7 +5,8 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -14,7 +15,9 @@ use crate::debian;
 use crate::ebpf::{self, Install};
 use crate::fuzz::{self, Extent};
 use crate::shell::{self, say};
-use crate::workspace::{self, Workspace};
+use crate::skipped::{REPORT_VARIABLE, Skipped};
+use crate::vm;
+use crate::workspace::{self, Executable, Workspace};
 
 /// Tells the end-to-end tests and the demo which `mcr` to run.
 pub(crate) const BINARY_VARIABLE: &str = "MCR_BIN";
@@ -28,6 +31,9 @@ pub(crate) const UNPRIVILEGED: [&str; 3] = [
 
 /// The test of `mcr-tests` that needs no privileges either.
 const MODEL: &str = "model";
+
+/// What selects it.
+pub(crate) const AGAINST_MODEL: [&str; 3] = ["--package=mcr-tests", "--test", MODEL];
 
 /// The crate of the fuzz targets.
 const FUZZ: &str = "--package=mcr-fuzz";
@@ -46,6 +52,18 @@ pub(crate) struct Test {
     /// Only end-to-end tests
     #[arg(long)]
     e2e: bool,
+    /// Only end-to-end tests, on these other kernels, or on all: in virtual machines
+    #[arg(
+        long,
+        value_name = "VERSION",
+        num_args = 0..,
+        value_parser = vm::versions(),
+        conflicts_with_all = ["unit", "e2e"]
+    )]
+    vm: Option<Vec<String>>,
+    /// With `--vm`: write what the kernels have to docs/kernels.md
+    #[arg(long, requires = "vm")]
+    keep: bool,
     /// For the test binaries, such as --nocapture
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -53,8 +71,8 @@ pub(crate) struct Test {
 
 /// Runs the command.
 pub(crate) fn command(workspace: &Workspace, arguments: &Test) -> Result<()> {
-    debian::install(&debian::TOPOLOGY)?;
     if !arguments.unit {
+        debian::install(&debian::TOPOLOGY)?;
         debian::install(&debian::END_TO_END)?;
     }
     let Some(object) = ebpf::build(workspace, Install::Allowed)? else {
@@ -63,6 +81,10 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Test) -> Result<()> {
     let mut libtest: Vec<OsString> = Vec::new();
     libtest.extend(arguments.filter.as_ref().map(OsString::from));
     libtest.extend(arguments.arguments.iter().map(OsString::from));
+
+    if let Some(versions) = &arguments.vm {
+        return vm::command(workspace, &object.path, versions, &libtest, arguments.keep);
+    }
 
     // One failure shall not hide another: everything asked for runs.
     let mut results = vec![ebpf::check_kept(workspace, &object)];
@@ -74,6 +96,9 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Test) -> Result<()> {
     }
     if !arguments.unit {
         results.push(end_to_end(workspace, &object.path, &libtest, &[]));
+        if !arguments.e2e && libtest.is_empty() {
+            results.push(vm::of_every_change(workspace, &object.path));
+        }
     }
     let failures: Vec<_> = results
         .into_iter()
@@ -98,7 +123,8 @@ fn unit(workspace: &Workspace, object: &Path, libtest: &[OsString]) -> Result<()
     let unit = shell::run(&mut cargo).context("unit tests failed");
     let mut cargo = workspace.cargo();
     cargo
-        .args(["test", "--package=mcr-tests", "--test", MODEL])
+        .arg("test")
+        .args(AGAINST_MODEL)
         .env(ebpf::OBJECT_VARIABLE, object)
         .arg("--")
         .args(libtest);
@@ -113,21 +139,23 @@ fn unit(workspace: &Workspace, object: &Path, libtest: &[OsString]) -> Result<()
     unit.and(model).and(inputs)
 }
 
-/// Builds the end-to-end tests as the user and runs them as root with `environment`. All of them
-/// run, whatever fails.
-pub(crate) fn end_to_end(
-    workspace: &Workspace,
-    object: &Path,
-    libtest: &[OsString],
-    environment: &[(&str, OsString)],
-) -> Result<()> {
+/// `mcr` and the binaries of its end-to-end tests.
+pub(crate) struct Built {
+    /// The program under test.
+    pub(crate) mcr: PathBuf,
+    /// The test binaries, by name.
+    pub(crate) tests: Vec<Executable>,
+}
+
+/// Builds the end-to-end tests as the user.
+pub(crate) fn build(workspace: &Workspace, object: &Path) -> Result<Built> {
     say("building the end-to-end tests");
     let mut cargo = workspace.cargo();
     cargo
         .args(["build", "--package=mcr-userspace", "--bin=mcr"])
         .env(ebpf::OBJECT_VARIABLE, object);
     let programs = workspace::executables(&mut cargo)?;
-    let mcr = workspace::program(&programs, "mcr")?;
+    let mcr = workspace::program(&programs, "mcr")?.to_path_buf();
 
     let mut cargo = workspace.cargo();
     cargo
@@ -136,9 +164,27 @@ pub(crate) fn end_to_end(
     let mut tests = workspace::executables(&mut cargo)?;
     tests.retain(|exe| exe.test && exe.name != MODEL);
     tests.sort_by(|a, b| a.name.cmp(&b.name));
+    if tests.is_empty() {
+        bail!("there are no end-to-end tests");
+    }
+    Ok(Built { mcr, tests })
+}
 
+/// Builds the end-to-end tests as the user and runs them as root with `environment`. All of them
+/// run, whatever fails; what was skipped is told at the end.
+pub(crate) fn end_to_end(
+    workspace: &Workspace,
+    object: &Path,
+    libtest: &[OsString],
+    environment: &[(&str, OsString)],
+) -> Result<()> {
+    let Built { mcr, tests } = build(workspace, object)?;
+    let report = workspace.target.join("tests.report");
+    // Made here, so that it stays the user's.
+    fs::write(&report, "").with_context(|| format!("cannot write {}", report.display()))?;
     let mut environment = environment.to_vec();
     environment.push((BINARY_VARIABLE, mcr.into()));
+    environment.push((REPORT_VARIABLE, report.clone().into()));
     for name in PASSED_ON {
         environment.extend(env::var_os(name).map(|value| (name, value)));
     }
@@ -152,11 +198,20 @@ pub(crate) fn end_to_end(
             failed.push(test.name.as_str());
         }
     }
-    if tests.is_empty() {
-        bail!("there are no end-to-end tests");
-    }
+    tell_skipped(&report)?;
     if !failed.is_empty() {
         bail!("end-to-end tests failed: {}", failed.join(", "));
     }
+    Ok(())
+}
+
+/// Says which tests this kernel could not run.
+fn tell_skipped(report: &Path) -> Result<()> {
+    let text =
+        fs::read_to_string(report).with_context(|| format!("cannot read {}", report.display()))?;
+    let mut skipped = Skipped::default();
+    text.lines().for_each(|line| skipped.read(line));
+    say(format!("{} end-to-end tests were skipped", skipped.count()));
+    eprint!("{skipped}");
     Ok(())
 }

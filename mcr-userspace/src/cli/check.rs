@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
 };
 
+use super::note;
 use crate::config::load::{LoadError, load};
 
 /// Show what is wrong in a rule file, changing nothing
@@ -26,14 +27,14 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(loaded) => (loaded.warnings.to_string(), !loaded.warnings.is_empty()),
         Err(LoadError::Rules(report)) => (report.to_string(), true),
         Err(error) => {
-            eprintln!("mcr: {error}");
+            note(&error.to_string());
             return ExitCode::from(error.exit_code());
         }
     };
     match writeln!(io::stdout(), "{report}") {
         // Whoever reads only the first lines of it has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("mcr: the report can't be written: {error}");
+            note(&format!("the report can't be written: {error}"));
             ExitCode::from(71)
         }
         _ => ExitCode::from(u8::from(found)),

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
 
 use crate::{
     config::load,
@@ -22,7 +22,7 @@ mod send;
 mod show;
 mod target;
 
-/// Something was found (`recv`) or nobody answered (`send --wait-acks`).
+/// Something was found (`check`, `recv`) or nobody answered (`send --wait-acks`).
 const FOUND: u8 = 1;
 /// `EX_USAGE`: the command line is wrong.
 const USAGE: u8 = 64;
@@ -62,7 +62,7 @@ enum Verb {
 /// Reads the command line of this process and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help that nobody reads any more is no failure.
@@ -88,6 +88,20 @@ pub fn main() -> ExitCode {
     })
 }
 
+fn parse() -> Result<Cli, clap::Error> {
+    let command = Cli::command().mut_subcommands(|verb| verb.mut_args(without_empty_variable));
+    Cli::from_arg_matches(&command.try_get_matches()?)
+}
+
+/// A variable of the environment that is set to nothing is not set: whoever writes
+/// `MCR_SOURCE: ${SOURCE:-}` in a file for containers has no other way to leave it out.
+fn without_empty_variable(argument: clap::Arg) -> clap::Arg {
+    match argument.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => argument.env(Resettable::Reset),
+        _ => argument,
+    }
+}
+
 fn exit_code(error: &anyhow::Error) -> u8 {
     use traffic::error::Class;
     if let Some(error) = error.downcast_ref::<traffic::Error>() {
@@ -109,10 +123,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             DaemonError::Control(error) => listening(error),
             DaemonError::Settle(error) if error.is_in_the_rules() => RULES,
             DaemonError::Denied(_) => KERNEL,
-            DaemonError::Settle(_)
-            | DaemonError::Links(_)
-            | DaemonError::Datapath(_)
-            | DaemonError::System(_) => SYSTEM,
+            DaemonError::Settle(_) | DaemonError::Links(_) | DaemonError::System(_) => SYSTEM,
         };
     }
     match error.downcast_ref::<io::Error>().map(io::Error::kind) {
@@ -175,8 +186,6 @@ fn note(line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

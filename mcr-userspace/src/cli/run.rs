@@ -233,6 +233,8 @@ fn log_to_standard_error() {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
+        // Where nobody listens any more, or the disk is full, relaying goes on without a word.
+        .log_internal_errors(false)
         .with_env_filter(filter);
     // Only a second logger could fail, and there is none.
     let _ = logger.try_init();

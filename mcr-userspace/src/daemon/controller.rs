@@ -1,14 +1,17 @@
 //! From the world to the datapath: plan, compare, apply, join, and say what came of it.
 
+mod again;
 mod snapshot;
 mod weather;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, Write as _},
     sync::Arc,
     time::Instant,
 };
 
+use self::again::Again;
 use super::{
     ledger::{Ledger, Report},
     storms::Storms,
@@ -60,6 +63,8 @@ pub struct Controller {
     storms: Storms,
     /// When it was last looked for storms.
     looked: Instant,
+    /// When what failed is tried again.
+    again: Again,
 }
 
 impl Controller {
@@ -78,6 +83,7 @@ impl Controller {
             failed: BTreeMap::new(),
             storms: Storms::default(),
             looked: Instant::now(),
+            again: Again::default(),
         }
     }
 
@@ -126,7 +132,12 @@ impl Controller {
     /// [`SettleError`], and then nothing has changed.
     pub fn set_relays(&mut self, relays: Vec<Relay>) -> Result<(), SettleError> {
         let before = std::mem::replace(&mut self.world.relays, relays);
-        self.settle().inspect_err(|_| self.world.relays = before)?;
+        // Whoever asks for a change has perhaps mended what was in the way.
+        let refused = std::mem::take(&mut self.world.refused);
+        self.settle().inspect_err(|_| {
+            self.world.relays = before;
+            self.world.refused = refused;
+        })?;
         tracing::info!("the rule file has been read again: {}", self.summary());
         Ok(())
     }
@@ -148,9 +159,26 @@ impl Controller {
         self.states.iter().find_map(denied)
     }
 
+    /// When what the system has refused is to be tried again.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.again.due()
+    }
+
+    /// Tries again what the system has refused.
+    pub fn try_again(&mut self) {
+        self.again.tried();
+        self.world.refused.clear();
+        self.settle_or_log();
+    }
+
+    /// Whatever happens that the relays are not to blame for is tried again.
     fn settle_or_log(&mut self) {
         if let Err(error) = self.settle() {
             tracing::error!("{error}");
+            if !error.is_in_the_rules() {
+                self.again.failed(Instant::now());
+            }
         }
     }
 
@@ -181,12 +209,16 @@ impl Controller {
             }
         };
         self.follow(plan);
+        if self.world.refused.is_empty() {
+            self.again.succeeded();
+        } else {
+            self.again.failed(Instant::now());
+        }
         Ok(())
     }
 
     fn apply(&mut self, table: &Table) -> Result<(), Box<ApplyError>> {
         let ops = diff(&self.table, table);
-        self.ledger.note_names(&self.world);
         if !ops.is_empty() {
             let gone = self.table.counted_without(table);
             self.datapath.apply(&ops)?;
@@ -196,6 +228,7 @@ impl Controller {
                 self.ledger.keep(&self.table, &counters);
             }
         }
+        self.ledger.note_names(&self.world, table);
         Ok(())
     }
 
@@ -256,7 +289,8 @@ impl Controller {
 
     /// Says that every relay whose links exist is in force: on standard error, and to systemd.
     pub fn announce_ready(&self) {
-        eprintln!("mcr: ready: {}", self.summary());
+        // Who does not listen is told by systemd, or does not want to know.
+        let _ = writeln!(io::stderr(), "mcr: ready: {}", self.summary());
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!("systemd can't be told that mcr is ready: {error}");
         }

@@ -1,8 +1,14 @@
 //! What has been counted, by the names of relays and links, over all changes of the table.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+};
 
-use mcr_common::{Reason, table::SlotStats};
+use mcr_common::{
+    Reason,
+    table::{Egress, SlotStats},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -67,16 +73,22 @@ pub struct Counted {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     past: Report,
-    /// Names of links that counters were kept of, for when the link is gone.
+    /// Names of the links of the table in force, for when one is gone or renamed.
     names: BTreeMap<u32, String>,
 }
 
 impl Ledger {
-    /// Notes the names of links, before one of them is gone.
-    pub(super) fn note_names(&mut self, world: &World) {
-        for (index, link) in world.links.iter() {
-            if self.names.get(index) != Some(&link.name) {
-                self.names.insert(*index, link.name.clone());
+    /// Notes what the links of a table are called that has come into force. One that was in the table
+    /// before keeps its name, whatever it is called now, and so do its counters.
+    pub(super) fn note_names(&mut self, world: &World, table: &Table) {
+        let egresses = table.egresses.values().map(Egress::ifindex);
+        let counted: BTreeSet<u32> = table.links.keys().copied().chain(egresses).collect();
+        self.names.retain(|index, _| counted.contains(index));
+        for index in counted {
+            if let (Entry::Vacant(entry), Some(link)) =
+                (self.names.entry(index), world.links.get(&index))
+            {
+                entry.insert(link.name.clone());
             }
         }
     }

@@ -154,14 +154,9 @@ impl World {
     }
 
     /// Whether it makes a difference to any relay that a link was the one and is the other: if
-    /// it has, or had, a name that a relay has for a link, or is related to others than before.
+    /// it has, or had, a name that a relay has for a link. Relations matter between such links alone.
     #[must_use]
     pub fn is_concerned(&self, before: Option<&LinkState>, after: Option<&LinkState>) -> bool {
-        if let (Some(before), Some(after)) = (before, after)
-            && (before.master, before.parent) != (after.master, after.parent)
-        {
-            return true;
-        }
         let links = before.into_iter().chain(after);
         let names: BTreeSet<_> = links.flat_map(LinkState::names).map(|(_, n)| n).collect();
         let mut selectors = self.relays.iter().flat_map(links_of);
@@ -289,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn relays_are_concerned_by_links_they_name_and_by_relations() {
+    fn relays_are_concerned_by_links_they_name_alone() {
         let rules = "{version: 1, relays: [{name: r, from: a, to: lan, groups: 239.1.1.1}]}";
         let world = World {
             relays: parse_bytes(rules.as_bytes()).unwrap().rules.relays,
@@ -300,6 +295,10 @@ mod tests {
             master: Some(7),
             ..b.clone()
         };
+        let named_port = LinkState {
+            master: Some(7),
+            ..a.clone()
+        };
         for (before, after, concerned) in [
             (None, Some(&a), true),
             (Some(&a), None, true),
@@ -307,8 +306,9 @@ mod tests {
             (Some(&b), Some(&lan), true),
             (None, Some(&b), false),
             (Some(&b), None, false),
-            (Some(&b), Some(&port), true),
-            (Some(&port), Some(&b), true),
+            (Some(&b), Some(&port), false),
+            (Some(&port), Some(&b), false),
+            (Some(&a), Some(&named_port), true),
         ] {
             let is = world.is_concerned(before, after);
             assert_eq!(is, concerned, "{before:?} {after:?}");

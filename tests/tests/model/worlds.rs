@@ -10,7 +10,7 @@ use mcr::{
     config::model::{
         Edits, GroupMatch, Limit, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
     },
-    plan::{LinkKind, LinkState, Means, World},
+    plan::{LinkKind, LinkState, World},
 };
 use proptest::{
     bool::weighted,
@@ -99,7 +99,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     limits: Limits::default(),
                     relay_mac: RELAY_MAC,
                     leased,
-                    means: Means::default(),
+                    ..World::default()
                 }
             },
         )

@@ -11,6 +11,7 @@ use mcr::{config::model::Local, daemon::relay_mac, plan::World};
 use mcr_tests::{
     Capture, Captured, Inject, Mcr, Netns, PacketType,
     fixtures::{Fixture, HOST_MAC, Ingress, MTU, SIDE_MTU, STATION, STATION_MAC, fixtures, world},
+    needs,
     oracle::{Arrival, Fragments, Judgement, judge},
 };
 use nix::{net::if_::if_nametoindex, sys::signal::Signal};
@@ -367,6 +368,7 @@ fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_tcx() -> Result<()> {
+    needs!(Tcx);
     check(&["--datapath", "tc", "--tc-hook", "tcx"], true)
 }
 

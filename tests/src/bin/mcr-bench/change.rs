@@ -16,15 +16,41 @@ use mcr::{
 use mcr_tests::Netns;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::Args;
+use crate::{Runs, numbers::Spread};
 
 /// Ingress links; each has its part of the relays.
 const LINKS: usize = 10;
 /// Relays of single groups, and as many of a range.
 const RELAYS: usize = 1000;
 
-/// Prints how long each part takes.
-pub(crate) fn run(args: &Args) -> Result<()> {
+/// What is measured.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Single groups of which one is changed
+    #[arg(long, default_value_t = 100_000)]
+    groups: usize,
+    #[command(flatten)]
+    runs: Runs,
+}
+
+impl Options {
+    /// Of so many groups.
+    pub(crate) fn of(groups: usize, runs: Runs) -> Self {
+        Self { groups, runs }
+    }
+}
+
+/// Milliseconds of CPU, by the controller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// Until all routes are in force.
+    pub(crate) all: Spread,
+    /// Until a change of one is.
+    pub(crate) one: Spread,
+}
+
+/// Prints how long each part takes, and gives the whole.
+pub(crate) fn run(args: &Options) -> Result<Times> {
     let netns = Netns::new("bench")?;
     let names = (0..LINKS).map(|number| format!("in{number}"));
     for name in names.chain(["out0".to_owned(), "out1".to_owned()]) {
@@ -41,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     netns.run(|| measure(args))
 }
 
-fn measure(args: &Args) -> Result<()> {
+fn measure(args: &Options) -> Result<Times> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -64,12 +90,18 @@ fn measure(args: &Args) -> Result<()> {
     };
     let before = world(&rules(args.groups, false))?;
     let after = world(&rules(args.groups, true))?;
-    for _ in 0..args.runs {
+    let (mut all, mut one) = (Vec::new(), Vec::new());
+    for _ in 0..args.runs.runs {
         let _entered = runtime.enter();
         parts(&before, &after)?;
-        whole(&before, &after)?;
+        let [first, second] = whole(&before, &after)?;
+        all.push(first);
+        one.push(second);
     }
-    Ok(())
+    Ok(Times {
+        all: Spread::of(all),
+        one: Spread::of(one),
+    })
 }
 
 /// What the planner, the difference and the datapath take.
@@ -96,18 +128,20 @@ fn parts(before: &World, after: &World) -> Result<()> {
     Ok(())
 }
 
-/// What a change takes as a whole.
-fn whole(before: &World, after: &World) -> Result<()> {
+/// What all relays take, and a change of one, as a whole.
+fn whole(before: &World, after: &World) -> Result<[f64; 2]> {
     let datapath = Ebpf::load(Hook::of_this_kernel(), &before.limits)?;
     let mut controller = Controller::new(before.clone(), Box::new(datapath));
     let mut clock = Clock::start()?;
     controller.settle()?;
-    println!("{:>9.2}  all, by the controller", clock.lap()?);
+    let all = clock.lap()?;
+    println!("{all:>9.2}  all, by the controller");
     let relays = after.relays.clone();
     let mut clock = Clock::start()?;
     controller.set_relays(relays)?;
-    println!("{:>9.2}  one relay, by the controller", clock.lap()?);
-    Ok(())
+    let one = clock.lap()?;
+    println!("{one:>9.2}  one relay, by the controller");
+    Ok([all, one])
 }
 
 /// Measures the time this thread has a CPU, in the kernel included: what others on the machine take

@@ -3,70 +3,64 @@
 //! Machines are noisy, so only what was measured in one run can be compared: every variant is
 //! measured in turn, several times, and copies are counted where they arrive.
 
+mod bed;
 mod bpf;
 mod change;
-mod delay;
-mod flood;
+mod cost;
+mod generator;
+mod goals;
+mod latency;
+mod numbers;
 mod plain;
+mod report;
 mod ring;
-mod tc;
+mod running;
+mod svg;
+mod sys;
+mod table;
+mod variant;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand, ValueEnum};
-use mcr_tests::{Topology, UdpFrame};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use bed::{Egress, Scene, Sink};
+use cost::{Effort, Entry};
+use generator::Generator;
+use report::Report;
+use variant::Variant;
 
 /// Long enough for any machine.
 const LONG: Duration = Duration::from_secs(30);
-const GROUP: &str = "239.1.1.1";
+/// Where frames go.
 const PORT: u16 = 5000;
 
 /// Measures what a relayed frame costs
 #[derive(Debug, Parser)]
-struct Args {
-    /// What is measured
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["tc", "ring", "delay", "change"])]
-    only: Vec<Part>,
-    /// Copies of each frame, on TC
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 8, 32])]
-    fan_out: Vec<u8>,
-    /// Length of a frame, from its Ethernet header on, in bytes
-    #[arg(long, default_value_t = 100)]
-    size: usize,
-    /// Routes on TC: the group's among others that get no frames
-    #[arg(long, default_value_t = 10_000)]
-    routes: usize,
-    /// Who makes the copies on TC; the first three are what others are compared with
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = tc::Variant::ALL)]
-    variants: Vec<tc::Variant>,
-    /// Frames in each run on TC; ten times as many for the ring, a hundredth for the delay
-    #[arg(long, default_value_t = 200_000)]
-    frames: usize,
-    /// Single groups of which one is changed
-    #[arg(long, default_value_t = 100_000)]
-    groups: usize,
-    /// Runs of each variant
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
+struct Cli {
     #[command(subcommand)]
-    yardstick: Option<Yardstick>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// Cost of a frame on TC, beside `tc mirred`
-    Tc,
-    /// Throughput of packet sockets, beside a copier that looks at nothing
-    Ring,
-    /// Delay by packet sockets at a low rate, beside the same copier
-    Delay,
-    /// Time until many relays are in force, and until a change of one of them is
-    Change,
+    part: Option<Part>,
+    /// Also write results to this file, as JSON
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also draw results in this directory, as SVG
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Yardstick {
+enum Part {
+    /// All that there are goals for, and whether they are reached (the default)
+    Goals(Goals),
+    /// The cost of a frame: any variants beside each other
+    Cost(Cost),
+    /// Delay and loss of frames that come one by one at a rate
+    Latency(latency::Options),
+    /// Throughput of packet sockets, beside a copier that looks at nothing
+    Ring(ring::Options),
+    /// Time until many relays are in force, and until a change of one of them is
+    Change(change::Options),
     /// Copies everything from one link to another until it is killed
     #[command(hide = true)]
     Plain {
@@ -77,8 +71,74 @@ enum Yardstick {
     },
 }
 
+#[derive(Debug, Args)]
+struct Goals {
+    /// Only groups of goals whose name contains one of these
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    #[command(flatten)]
+    effort: Runs,
+}
+
+#[derive(Debug, Args)]
+struct Cost {
+    #[arg(long, value_delimiter = ',', help = format!("Who makes copies; {}", variant::KNOWN),
+        default_values = ["nothing", "mirred", "bare", "tc", "tc-drop"])]
+    variants: Vec<Variant>,
+    /// What copies are sent out of
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["veth"])]
+    egress: Vec<Egress>,
+    /// Copies of each frame
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8])]
+    fan_out: Vec<u8>,
+    /// Length of a frame, from its Ethernet header on, in bytes
+    #[arg(long, value_delimiter = ',', default_values_t = [100])]
+    size: Vec<usize>,
+    /// Routes of mcr
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000])]
+    routes: Vec<usize>,
+    /// How many of the routes get frames, one after another
+    #[arg(long, default_value_t = 1)]
+    streams: usize,
+    /// Who makes frames
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["live"])]
+    generator: Vec<Generator>,
+    /// Who counts copies
+    #[arg(long, value_enum, default_value = "tc")]
+    sink: Sink,
+    #[command(flatten)]
+    effort: Runs,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Runs {
+    /// Runs of each variant
+    #[arg(long, default_value_t = Runs::FEW.runs)]
+    runs: usize,
+    /// Length of a run in milliseconds
+    #[arg(long, default_value_t = Runs::FEW.milliseconds)]
+    milliseconds: u64,
+}
+
+impl Runs {
+    /// So that all goals take a few minutes.
+    const FEW: Self = Self {
+        runs: 7,
+        milliseconds: 60,
+    };
+}
+
+impl From<Runs> for Effort {
+    fn from(runs: Runs) -> Self {
+        Self {
+            runs: runs.runs,
+            length: Duration::from_millis(runs.milliseconds),
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mcr-bench: {error:#}");
@@ -87,34 +147,87 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<()> {
-    if let Some(Yardstick::Plain { from, to }) = &args.yardstick {
+fn run(cli: &Cli) -> Result<()> {
+    if let Some(Part::Plain { from, to }) = &cli.part {
         return plain::copy(from, to);
     }
-    if args.only.contains(&Part::Tc) {
-        tc::run(args)?;
+    let mut report = Report::new()?;
+    println!("{report}");
+    match &cli.part {
+        Some(Part::Cost(cost)) => costs(cost, &mut report),
+        Some(Part::Latency(options)) => report.latency(options),
+        Some(Part::Ring(options)) => report.ring(options)?,
+        Some(Part::Change(options)) => report.change(options)?,
+        Some(Part::Goals(goals)) => reach(&goals.only, goals.effort, &mut report)?,
+        None | Some(Part::Plain { .. }) => reach(&[], Runs::FEW, &mut report)?,
     }
-    if args.only.contains(&Part::Ring) {
-        ring::run(args)?;
+    report.finish();
+    if let Some(file) = &cli.json {
+        report.write_json(file)?;
     }
-    if args.only.contains(&Part::Delay) {
-        delay::run(args)?;
-    }
-    if args.only.contains(&Part::Change) {
-        change::run(args)?;
+    if let Some(directory) = &cli.svg {
+        svg::draw(&report, directory)?;
     }
     Ok(())
 }
 
-/// A UDP frame of this length.
-fn frame(size: usize) -> Result<Vec<u8>> {
-    const HEADERS: usize = 14 + 20 + 8;
-    let payload = size
-        .checked_sub(HEADERS)
-        .context("a UDP frame has 42 bytes at least")?;
-    let source = format!("{}:40000", Topology::SENDER).parse()?;
-    let group = format!("{GROUP}:{PORT}").parse()?;
-    UdpFrame::new(source, group)
-        .payload(vec![0; payload])
-        .build()
+/// Measures what there are goals for.
+fn reach(only: &[String], runs: Runs, report: &mut Report) -> Result<()> {
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
+    for group in goals::all().iter().filter(|group| wanted(group.name)) {
+        report.group(group, runs.into());
+    }
+    if wanted("ring") {
+        report.ring(&ring::Options::of(runs))?;
+    }
+    if wanted("containers") {
+        let options = latency::Options::of(&goals::CONTAINERS, 20, 100_000, 50_000);
+        report.latency(&options);
+    }
+    if wanted("delay") {
+        let copiers = [Variant::Plain, ring::MCR];
+        report.latency(&latency::Options::of(&copiers, 1, 333, 300));
+    }
+    if wanted("change") {
+        let few = Runs { runs: 3, ..runs };
+        report.change(&change::Options::of(100_000, few))?;
+    }
+    Ok(())
+}
+
+fn costs(args: &Cost, report: &mut Report) {
+    for scene in scenes(args) {
+        let variants = args.variants.iter();
+        let entries: Vec<_> = variants
+            .map(|variant| Entry {
+                scene,
+                variant: *variant,
+            })
+            .collect();
+        report.costs("cost", &entries, args.effort.into());
+    }
+}
+
+/// All combinations.
+fn scenes(args: &Cost) -> Vec<Scene> {
+    let mut scenes = Vec::new();
+    for egress in &args.egress {
+        for fan_out in &args.fan_out {
+            for size in &args.size {
+                for routes in &args.routes {
+                    scenes.extend(args.generator.iter().map(|generator| Scene {
+                        egress: *egress,
+                        fan_out: *fan_out,
+                        size: *size,
+                        routes: *routes,
+                        streams: args.streams,
+                        generator: *generator,
+                        sink: args.sink,
+                        timed: 0,
+                    }));
+                }
+            }
+        }
+    }
+    scenes
 }

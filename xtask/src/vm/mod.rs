@@ -1,0 +1,193 @@
+//! `cargo xtask test --vm`: the end-to-end tests on other kernels, in virtual machines.
+//!
+//! A machine is a kernel of Debian, unpacked and not installed, and a file system in memory with the
+//! test binaries and the programs they call, copied from this host. It is emulated in software, so that
+//! it runs wherever the tests do. What it says on its serial console is its result.
+
+mod image;
+mod kernel;
+mod machine;
+mod modules;
+mod report;
+mod table;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use clap::builder::PossibleValuesParser;
+
+use crate::debian::{self, Package};
+use crate::shell::say;
+use crate::test;
+use crate::workspace::Workspace;
+use kernel::{KERNELS, Kernel};
+use report::Report;
+
+/// The kernel that every change is tested on.
+const OF_EVERY_CHANGE: &str = "6.1";
+
+/// The test binaries that every change is tested with there: the fixtures, each kind of link, edit and
+/// life at least once, and what only such a machine has. All of them would take too long.
+const WITH_EVERY_CHANGE: [&str; 9] = [
+    "crossing",
+    "fragments",
+    "harness",
+    "host_frames",
+    "kinds",
+    "limits",
+    "lives",
+    "on_the_wire",
+    "test_run",
+];
+
+/// What kernels have.
+const TABLE: &str = "docs/kernels.md";
+
+/// What machines are made with.
+const PACKAGES: [Package; 8] = [
+    Package {
+        name: "qemu-system-x86",
+        program: Some("qemu-system-x86_64"),
+        why: "emulates the machines that other kernels run on",
+    },
+    Package {
+        name: "busybox-static",
+        program: None,
+        why: "the shell of these machines, and the archive their files come in",
+    },
+    Package {
+        name: "kmod",
+        program: Some("depmod"),
+        why: "says which kernel modules need which",
+    },
+    Package {
+        name: "xz-utils",
+        program: Some("xz"),
+        why: "unpacks kernel modules",
+    },
+    Package {
+        name: "binutils",
+        program: Some("strip"),
+        why: "leaves debug information out of these machines",
+    },
+    Package {
+        name: "debian-archive-keyring",
+        program: None,
+        why: "the keys that Debian's kernels are signed with",
+    },
+    Package {
+        name: "bpftool",
+        program: Some("bpftool"),
+        why: "shows what a killed mcr leaves in a kernel",
+    },
+    Package {
+        name: "util-linux",
+        program: Some("setpriv"),
+        why: "takes privileges away, for the tests of errors",
+    },
+];
+
+/// Reads a version on the command line.
+pub(crate) fn versions() -> PossibleValuesParser {
+    PossibleValuesParser::new(KERNELS.iter().map(|kernel| kernel.version))
+}
+
+/// Runs test binaries, all of them with `libtest` as arguments, on the kernels of these versions, or on
+/// all if none is given; then what these kernels have may be kept as `docs/kernels.md`.
+pub(crate) fn command(
+    workspace: &Workspace,
+    object: &Path,
+    versions: &[String],
+    libtest: &[OsString],
+    keep: bool,
+) -> Result<()> {
+    ensure!(
+        versions.is_empty() || !keep,
+        "the table of all kernels is written from all of them: use `--vm` without a version"
+    );
+    let chosen = |kernel: &&Kernel| {
+        versions.is_empty() || versions.iter().any(|version| version == kernel.version)
+    };
+    let kernels = KERNELS.iter().filter(chosen);
+    let (reports, result) = run(workspace, object, kernels, libtest, |_| true)?;
+    if keep {
+        let told: Vec<_> = reports
+            .iter()
+            .map(|(version, report)| (*version, &report.features[..]))
+            .collect();
+        let path = workspace.path(TABLE);
+        fs::write(&path, table::document(&told)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        say(format!("written: {}", path.display()));
+    }
+    result
+}
+
+/// Runs what every change is tested with.
+pub(crate) fn of_every_change(workspace: &Workspace, object: &Path) -> Result<()> {
+    let chosen = |kernel: &&Kernel| kernel.version == OF_EVERY_CHANGE;
+    let kernels = KERNELS.iter().filter(chosen);
+    let wanted = |name: &str| WITH_EVERY_CHANGE.contains(&name);
+    run(workspace, object, kernels, &[], wanted)?.1
+}
+
+/// What came of each kernel that has been run, and of all.
+type Outcome = (Vec<(&'static str, Report)>, Result<()>);
+
+fn run(
+    workspace: &Workspace,
+    object: &Path,
+    kernels: impl Iterator<Item = &'static Kernel>,
+    libtest: &[OsString],
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Outcome> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "machines with other kernels are x86-64, and run no binaries of this one"
+    );
+    debian::install(&PACKAGES)?;
+    let mut built = test::build(workspace, object)?;
+    built.tests.retain(|test| wanted(&test.name));
+    let directory = workspace.target.join("vm");
+    let (mut reports, mut failed) = (Vec::new(), Vec::new());
+    for kernel in kernels {
+        // One kernel failing shall not hide another.
+        match one(&directory, kernel, &built, libtest) {
+            Ok(report) => {
+                if !report.is_success() {
+                    failed.push(format!("tests failed on Linux {}", kernel.version));
+                }
+                reports.push((kernel.version, report));
+            }
+            Err(error) => failed.push(format!("Linux {}: {error:#}", kernel.version)),
+        }
+    }
+    for (_, report) in &reports {
+        eprint!("{report}");
+    }
+    let result = if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow!("{}", failed.join("\n              ")))
+    };
+    Ok((reports, result))
+}
+
+fn one(
+    directory: &Path,
+    kernel: &Kernel,
+    built: &test::Built,
+    libtest: &[OsString],
+) -> Result<Report> {
+    let unpacked = kernel::fetch(directory, kernel)?;
+    let image = image::make(directory, &unpacked, built, libtest)?;
+    say(format!(
+        "{} test binaries on {}",
+        built.tests.len(),
+        unpacked.release
+    ));
+    let log = directory.join(format!("{}.log", kernel.version));
+    machine::run(&unpacked.image, &image, &log)
+}
