@@ -174,14 +174,16 @@ impl Buff<'_> {
         (sum >= 0).then_some(sum)
     }
 
-    /// Makes room for four bytes in front of the frame, beside it, and puts a number there; `false` if
-    /// the driver has none.
+    /// Makes room for a number in front of the frame, beside it; `false` if the driver has none.
     #[inline(always)]
-    pub(crate) fn push_note(&self, note: u32) -> bool {
+    pub(crate) fn push_note(&self) -> bool {
         // SAFETY: the context is valid; packet pointers are not kept over this call.
-        if unsafe { bpf_xdp_adjust_meta(self.0.ctx, -NOTE) } != 0 {
-            return false;
-        }
+        unsafe { bpf_xdp_adjust_meta(self.0.ctx, -NOTE) == 0 }
+    }
+
+    /// Puts a number there; `false` if there is no room for it.
+    #[inline(always)]
+    pub(crate) fn note(&self, note: u32) -> bool {
         let (start, data) = (self.0.metadata(), self.0.data());
         if start + NOTE as usize > data {
             return false;

@@ -244,7 +244,7 @@ fn choose(packet: &Packet, slot: u32, length: usize, found: &mut Found) -> u32 {
 }
 
 /// The frame came around. No [`Marks`] has this number.
-const AROUND: u32 = u8::MAX as u32 + 1;
+pub(crate) const AROUND: u32 = u8::MAX as u32 + 1;
 
 /// Which copies are to be marked of the packet that [`mcr_read`] has read, and that leads to this
 /// slot, as the number of [`Marks`]; or [`AROUND`].

@@ -14,6 +14,7 @@ use aya_ebpf::{
 };
 use mcr_common::{
     Basis, Frame as _, Packet, Reason, Tables as _,
+    guard::Marks,
     table::{
         EgressSet, MAX_EGRESSES, MAX_MEMBERS, MAX_SETS, MAX_SLOTS, Member, Service, SetStats, Slot,
         XdpSet,
@@ -24,8 +25,21 @@ use crate::{
     buff::Buff,
     maps,
     tables::Maps,
-    tc::{NOT_OF_INTEREST, READ, look_up},
+    tc::{AROUND, NOT_OF_INTEREST, READ, look_up},
 };
+
+/// What becomes of a checksum that a local sender has left to the card.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unfinished {
+    /// It is finished, if the datagram is not too long.
+    Finish,
+    /// It is left as it is, with its frame.
+    Leave,
+}
+
+/// The note that goes with a frame to [`mcr_xdp_out`] is the id of its slot, with the marks above it.
+const MARKS_SHIFT: u32 = MAX_SLOTS.trailing_zeros();
+const _: () = assert!(MAX_SLOTS.is_power_of_two());
 
 /// By id of the egress set.
 #[map(name = "mcr_xdp_sets")]
@@ -39,15 +53,22 @@ static MEMBERS: HashMap<Member, u32> = HashMap::with_max_entries(MAX_MEMBERS, BP
 #[map(name = "mcr_set_stats")]
 static SET_STATS: PerCpuArray<SetStats> = PerCpuArray::with_max_entries(MAX_SETS, 0);
 
-/// Relays what arrives on a link, if it can.
+/// Relays what arrives on a link, if it can. It is run by a driver.
 #[xdp]
 pub(crate) fn mcr_xdp(ctx: XdpContext) -> u32 {
-    relay(&Buff(&ctx)).unwrap_or(xdp_action::XDP_PASS)
+    relay(&Buff(&ctx), Unfinished::Finish).unwrap_or(xdp_action::XDP_PASS)
+}
+
+/// The same where it is run on socket buffers. Those know what is unfinished, and keep it so; and
+/// one may hold several datagrams of a local sender, which are unfinished as well.
+#[xdp]
+pub(crate) fn mcr_xdp_generic(ctx: XdpContext) -> u32 {
+    relay(&Buff(&ctx), Unfinished::Leave).unwrap_or(xdp_action::XDP_PASS)
 }
 
 /// `None`: the TC program is to do it.
 #[inline(always)]
-fn relay(buff: &Buff<'_>) -> Option<u32> {
+fn relay(buff: &Buff<'_>, unfinished: Unfinished) -> Option<u32> {
     let ifindex = buff.ifindex();
     let link = maps::link(ifindex)?;
     let packet = maps::packet_mut()?;
@@ -70,6 +91,7 @@ fn relay(buff: &Buff<'_>) -> Option<u32> {
         link_stats: link.stats,
         id,
         slot,
+        unfinished,
     };
     if slot.xdp == Service::Redirect as u8 {
         job.redirect(buff)
@@ -86,6 +108,7 @@ struct Job {
     /// Id of the slot.
     id: u32,
     slot: Slot,
+    unfinished: Unfinished,
 }
 
 impl Job {
@@ -96,10 +119,12 @@ impl Job {
         let packet = maps::packet()?;
         let [id, ..] = set.members;
         let (egress, stats) = maps::egress(id)?;
-        let rewrite = Basis::new(buff, packet).rewrite(egress).ok()?;
-        finish::checksum(buff, packet)?;
+        let marks = self.marks(buff)?;
+        let basis = Basis::new(buff, packet).marked(marks, self.slot.mark);
+        let rewrite = basis.rewrite(egress).ok()?;
+        let datagram = finish::due(buff, packet, self.unfinished)?;
         self.count(buff, 1);
-        if !edit::edit(buff, id, egress, &rewrite) {
+        if !datagram.finish(buff) || !edit::edit(buff, id, egress, &rewrite) {
             maps::add(&mut stats.reasons, Reason::EgressFailed as u32);
             return Some(xdp_action::XDP_DROP);
         }
@@ -122,10 +147,12 @@ impl Job {
         }
         if self.slot.xdp == Service::Broadcast as u8 {
             let (egress, _) = maps::egress(all.egress)?;
-            let rewrite = Basis::new(buff, packet).rewrite(egress).ok()?;
-            finish::checksum(buff, packet)?;
+            let marks = self.marks(buff)?;
+            let basis = Basis::new(buff, packet).marked(marks, self.slot.mark);
+            let rewrite = basis.rewrite(egress).ok()?;
+            let datagram = finish::due(buff, packet, self.unfinished)?;
             self.count(buff, set.len);
-            if !edit::edit(buff, all.egress, egress, &rewrite) {
+            if !datagram.finish(buff) || !edit::edit(buff, all.egress, egress, &rewrite) {
                 return Some(fail(set));
             }
             if let Some(stats) = SET_STATS.get_ptr_mut(id) {
@@ -135,17 +162,36 @@ impl Job {
                 stats.bytes += buff.len() as u64;
             }
         } else {
-            if !buff.push_note(id) {
+            let datagram = finish::due(buff, packet, self.unfinished)?;
+            if !buff.push_note() {
                 return None;
             }
-            if finish::checksum(buff, packet).is_none() {
+            let Some(marks) = self.marks(buff) else {
                 buff.pop_note();
                 return None;
-            }
+            };
             self.count(buff, set.len);
+            let note = self.id | (marks as u32) << MARKS_SHIFT;
+            if !datagram.finish(buff) || !buff.note(note) {
+                return Some(fail(set));
+            }
         }
         let sent = devices.redirect(0, BPF_F_BROADCAST.into());
         Some(sent.unwrap_or(xdp_action::XDP_DROP))
+    }
+
+    /// Which copies get a mark; `None`: it came around, which the TC program will find, too, or it has
+    /// to be left to that for another reason, and is not remembered.
+    #[inline(always)]
+    fn marks(&self, buff: &Buff<'_>) -> Option<Marks> {
+        if self.slot.circle == 0 {
+            return Some(Marks::None);
+        }
+        let leave = u32::from(self.unfinished == Unfinished::Leave);
+        match mcr_xdp_guard(buff.0.ctx, self.id, leave) {
+            AROUND => None,
+            marks => Some(Marks::from_number(marks as u8)),
+        }
     }
 
     /// Counts the frame as relayed, to so many egresses.
@@ -164,7 +210,10 @@ pub(crate) fn mcr_xdp_out(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn send(buff: &Buff<'_>) -> Option<u32> {
-    let set = buff.pop_note()?;
+    let note = buff.pop_note()?;
+    let slot = Maps.slot(note & (MAX_SLOTS - 1))?;
+    let marks = Marks::from_number((note >> MARKS_SHIFT) as u8);
+    let set = slot.set;
     let ifindex = buff.egress_ifindex();
     // SAFETY: a value of four bytes is read at once, so a concurrent update can't tear it.
     let id = *unsafe { MEMBERS.get(Member { set, ifindex }) }?;
@@ -175,7 +224,8 @@ fn send(buff: &Buff<'_>) -> Option<u32> {
     }
     let packet = maps::packet()?;
     let (egress, stats) = maps::egress(id)?;
-    let reason = match Basis::new(buff, packet).rewrite(egress) {
+    let basis = Basis::new(buff, packet).marked(marks, slot.mark);
+    let reason = match basis.rewrite(egress) {
         Err(reason) => reason,
         Ok(rewrite) if edit::edit(buff, id, egress, &rewrite) => {
             stats.copies += 1;
@@ -186,6 +236,44 @@ fn send(buff: &Buff<'_>) -> Option<u32> {
     };
     maps::add(&mut stats.reasons, reason as u32);
     None
+}
+
+/// As `mcr_guard` of the TC program. A frame that is not relayed here, whatever the reason, is not
+/// remembered.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn mcr_xdp_guard(ctx: *mut xdp_md, id: u32, leave: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let buff = Buff(&ctx);
+    let (Some(packet), Some(slot)) = (maps::packet(), Maps.slot(id)) else {
+        return AROUND;
+    };
+    let unfinished = if leave == 0 {
+        Unfinished::Finish
+    } else {
+        Unfinished::Leave
+    };
+    if !can_serve(&buff, packet, &slot) || finish::due(&buff, packet, unfinished).is_none() {
+        return AROUND;
+    }
+    match mcr_common::guard::guard(&buff, packet, buff.ifindex(), &slot, &Maps) {
+        Ok(marks) => marks as u32,
+        Err(_) => AROUND,
+    }
+}
+
+/// Whether there will be a copy, as far as its egress is concerned: the one, or one that stands for all.
+#[inline(always)]
+fn can_serve(buff: &Buff<'_>, packet: &Packet, slot: &Slot) -> bool {
+    if slot.xdp == Service::EditedBroadcast as u8 {
+        return true;
+    }
+    let Some(set) = maps::set(slot.set) else {
+        return false;
+    };
+    let [id, ..] = set.members;
+    let egress = maps::egress(id);
+    egress.is_some_and(|(egress, _)| Basis::new(buff, packet).rewrite(egress).is_ok())
 }
 
 /// Reads the headers into [`maps::packet`], as `mcr_read` of the TC program, and for its reasons a

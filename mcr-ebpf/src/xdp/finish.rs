@@ -8,12 +8,13 @@ use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use mcr_common::{
     Frame as _, Packet, Transport,
     edit::{
-        checksum::{finished, unfinished},
+        checksum::{self, finished},
         header::{self, UDP_CHECKSUM},
     },
     frame::Plain,
 };
 
+use super::Unfinished;
 use crate::buff::{Buff, REACH};
 
 /// Datagrams up to this length are finished here, in bytes with their header: those of a link with
@@ -22,12 +23,23 @@ const LONGEST: u32 = 2048;
 /// What is added up at once, in bytes, as long as there is as much.
 const PIECE: u32 = 256;
 
-/// Finishes the checksum if it is unfinished; `None`: it would be too much, and nothing has changed.
+/// A datagram whose checksum is to be finished.
+pub(super) struct Due {
+    /// Where it begins; 0: there is nothing to be finished.
+    start: u32,
+    length: u32,
+}
+
+/// What is to be finished of a frame; `None`: it is not to be, or is too much.
 #[inline(always)]
-pub(super) fn checksum(buff: &Buff<'_>, packet: &Packet) -> Option<()> {
+pub(super) fn due(buff: &Buff<'_>, packet: &Packet, unfinished: Unfinished) -> Option<Due> {
+    const NOTHING: Due = Due {
+        start: 0,
+        length: 0,
+    };
     // A sender that makes fragments finishes the checksum before.
     let (Transport::Whole { .. }, Some(start)) = (packet.transport, header::udp(packet)) else {
-        return Some(());
+        return Some(NOTHING);
     };
     let [l0, l1, c0, c1] = if packet.payload == Plain::LENGTH {
         buff.plain_tail()?
@@ -35,16 +47,28 @@ pub(super) fn checksum(buff: &Buff<'_>, packet: &Packet) -> Option<()> {
         buff.read(start + LENGTH)?
     };
     let length = u16::from_be_bytes([l0, l1]);
-    if u16::from_be_bytes([c0, c1]) != unfinished(&packet.addresses, length) {
-        return Some(());
+    if u16::from_be_bytes([c0, c1]) != checksum::unfinished(&packet.addresses, length) {
+        return Some(NOTHING);
     }
-    (mcr_finish(buff.0.ctx, start as u32, length.into()) != 0).then_some(())
+    let (start, length) = (start as u32, u32::from(length));
+    if unfinished == Unfinished::Leave || length > LONGEST || start > REACH as u32 - LONGEST {
+        return None;
+    }
+    Some(Due { start, length })
+}
+
+impl Due {
+    /// Finishes the checksum; `false` if the frame ends before.
+    #[inline(always)]
+    pub(super) fn finish(&self, buff: &Buff<'_>) -> bool {
+        self.start == 0 || mcr_finish(buff.0.ctx, self.start, self.length) != 0
+    }
 }
 
 /// Where in a UDP header its length lies.
 const LENGTH: usize = 4;
 
-/// Finishes the checksum of a datagram that begins at `start`: 1, or 0 if it is too long.
+/// Finishes the checksum of a datagram that begins at `start`: 1, or 0 if the frame ends before.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn mcr_finish(ctx: *mut xdp_md, start: u32, length: u32) -> u32 {

@@ -201,13 +201,7 @@ impl Datapath for Ebpf {
     fn step(&mut self, op: &Op) -> Result<(), StepError> {
         let change = match op {
             Op::Link(change) => change,
-            Op::Xdp(change) if change.new.is_some() => {
-                return self.xdp.attach(&mut self.object, change.key);
-            }
-            Op::Xdp(change) => {
-                self.xdp.detach(change.key);
-                return Ok(());
-            }
+            Op::Xdp(change) => return self.xdp.step(&mut self.object, *change),
             _ => return self.maps.step(op),
         };
         let ifindex = change.key;

@@ -7,7 +7,6 @@ use mcr_common::table::Egress;
 
 use super::world::World;
 use crate::config::model::DatapathChoice;
-use crate::config::model::DatapathChoice;
 
 pub(super) mod xdp;
 
@@ -74,8 +73,6 @@ pub(super) struct Job<'a> {
     pub(super) drop_local: bool,
     /// Whether a limit has been asked before.
     pub(super) limited: bool,
-    /// Whether frames that come around are to be recognised.
-    pub(super) guarded: bool,
 }
 
 /// Whether a way to make copies can make those of a job: its replicator, or why it can't, as a sentence
@@ -135,7 +132,6 @@ mod tests {
         egresses: &[],
         drop_local: false,
         limited: false,
-        guarded: false,
     };
 
     #[test]

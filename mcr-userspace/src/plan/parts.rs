@@ -20,7 +20,7 @@ use super::{
     choice::{Job, Replicator, choose, xdp},
     circles::Circles,
     intern::{Full, Interner},
-    table::{Devices, FrameRoute, Groups, Owner, Place, Sources, Table, Xdp},
+    table::{Devices, FrameRoute, Groups, Owner, Place, Sources, Table},
     wish::{Wish, listed},
     world::World,
 };
@@ -304,7 +304,6 @@ impl<'a> Parts<'a> {
                     ingress,
                     egresses: &egresses,
                     drop_local,
-                    guarded: slot.circle != 0,
                     limited: !over.is_empty() || wishes.iter().any(|w| w.relay.limit.is_some()),
                 };
                 let choice = choose(self.world, &job);
@@ -325,7 +324,9 @@ impl<'a> Parts<'a> {
             Replicator::XdpBroadcast => Service::EditedBroadcast,
             Replicator::Clone | Replicator::Broadcast | Replicator::Ring => return Service::None,
         };
-        self.table.xdp.insert(job.ingress, Xdp);
+        let link = self.world.links.get(&job.ingress);
+        let mode = link.and_then(|link| xdp::mode(self.world, link));
+        self.table.xdp.extend(mode.map(|mode| (job.ingress, mode)));
         if let (true, Some(members)) = (service != Service::Redirect, self.table.sets.get(&set)) {
             let edited = service == Service::EditedBroadcast;
             let devices = Devices::new(*members, job.egresses.iter(), edited);

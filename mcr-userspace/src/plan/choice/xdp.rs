@@ -8,7 +8,13 @@ use std::collections::BTreeSet;
 use mcr_common::table::{Egress, VlanEdit};
 
 use super::{Job, Replicator};
-use crate::plan::world::{LinkState, World};
+use crate::{
+    config::model::DatapathChoice,
+    plan::{
+        table::Xdp,
+        world::{LinkState, World},
+    },
+};
 
 /// Takes the frame itself for one egress, and has the kernel send to several at once.
 ///
@@ -18,15 +24,29 @@ use crate::plan::world::{LinkState, World};
 pub(in super::super) fn way(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
     loaded(world)?;
     keeps_nothing(job)?;
-    ingress(world, job.ingress)?;
+    let mode = ingress(world, job.ingress)?;
     for egress in job.egresses {
-        self::egress(world, egress)?;
+        self::egress(world, egress, mode)?;
     }
     if job.egresses.len() == 1 {
         return Ok(Replicator::XdpRedirect);
     }
     apart(world, job.egresses)?;
+    if mode == Xdp::Generic && !are_alike(job.egresses) {
+        return Err(
+            "copies are edited differently, and share their bytes in generic XDP".to_owned(),
+        );
+    }
     Ok(Replicator::XdpBroadcast)
+}
+
+/// How the program is run at a link: on socket buffers only where XDP is demanded and the driver does
+/// not run it, because it takes time of all other frames of the link as well.
+pub(in super::super) fn mode(world: &World, link: &LinkState) -> Option<Xdp> {
+    if link.offers.xdp {
+        return Some(Xdp::Native);
+    }
+    (world.means.demanded == DatapathChoice::Xdp).then_some(Xdp::Generic)
 }
 
 /// Whether all copies have the same different.
@@ -53,9 +73,6 @@ fn keeps_nothing(job: &Job<'_>) -> Result<(), String> {
     if job.limited {
         return Err("`limit` is kept by the TC program".to_owned());
     }
-    if job.guarded {
-        return Err("copies that keep an address are watched by the TC program".to_owned());
-    }
     Ok(())
 }
 
@@ -67,7 +84,7 @@ fn name(world: &World, index: u32) -> String {
 }
 
 /// The driver runs the program, on frames that are what they look like.
-fn ingress(world: &World, index: u32) -> Result<(), String> {
+fn ingress(world: &World, index: u32) -> Result<Xdp, String> {
     let Some(link) = world.links.get(&index) else {
         return Err(format!("link {index} is not there"));
     };
@@ -78,17 +95,19 @@ fn ingress(world: &World, index: u32) -> Result<(), String> {
     if let Some(id) = offers.foreign_xdp {
         return Err(format!("{name} has an XDP program already (id {id})"));
     }
-    if !offers.xdp {
+    let Some(mode) = mode(world, link) else {
         return Err(format!("the driver of {name} does not run XDP programs"));
+    };
+    if mode == Xdp::Native {
+        single_frames(link)?;
     }
-    single_frames(link)?;
     if offers.strips_tags {
         return Err(format!(
             "{name} takes VLAN tags out of frames, so that XDP does not see them \
              (`ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off`)"
         ));
     }
-    Ok(())
+    Ok(mode)
 }
 
 /// Drivers of cards, and veth, hand over frames as they are on the wire. A tap hands over several
@@ -104,7 +123,7 @@ fn single_frames(link: &LinkState) -> Result<(), String> {
 }
 
 /// The driver sends what the program gives it, as the relay wants it.
-fn egress(world: &World, egress: &Egress) -> Result<(), String> {
+fn egress(world: &World, egress: &Egress, mode: Xdp) -> Result<(), String> {
     let name = name(world, egress.ifindex());
     let link = world.links.get(&egress.ifindex());
     let offers = link.map(|link| &link.offers);
@@ -118,13 +137,16 @@ fn egress(world: &World, egress: &Egress) -> Result<(), String> {
         return Err(format!("the VLAN tag is edited for {name}"));
     }
     match offers {
-        Some(offers) if !offers.xdp_transmit => Err(if offers.device == "veth" {
-            format!(
-                "{name} takes nothing from XDP: its other end has neither GRO on nor an XDP program"
-            )
-        } else {
-            format!("{name} takes nothing from XDP")
-        }),
+        // Generic XDP hands socket buffers to any driver.
+        Some(offers) if mode == Xdp::Native && !offers.xdp_transmit => {
+            Err(if offers.device == "veth" {
+                format!(
+                    "{name} takes nothing from XDP: its other end has neither GRO on nor an XDP program"
+                )
+            } else {
+                format!("{name} takes nothing from XDP")
+            })
+        }
         Some(offers) if offers.queues => Err(format!(
             "frames wait in a queue of {name} or pass filters, which XDP leaves out"
         )),
@@ -201,7 +223,6 @@ mod tests {
             egresses,
             drop_local: true,
             limited: false,
-            guarded: false,
         }
     }
 
@@ -212,6 +233,27 @@ mod tests {
         assert_eq!(redirect, Ok(Replicator::XdpRedirect));
         let broadcast = way(&world, &job(&[to(2), to(3)]));
         assert_eq!(broadcast, Ok(Replicator::XdpBroadcast));
+    }
+
+    #[test]
+    fn generic_xdp_is_for_those_who_demand_it_and_where_all_copies_are_alike() {
+        let mut world = world();
+        world
+            .links
+            .change(1, |link| link.offers = Offers::default());
+        world
+            .links
+            .change(2, |link| link.offers = Offers::default());
+        let [alike, different] = [[to(2), to(3)], [to(2), to(3).dscp(3)]];
+        assert!(way(&world, &job(&alike)).is_err());
+        world.means.demanded = DatapathChoice::Xdp;
+        assert_eq!(way(&world, &job(&alike)), Ok(Replicator::XdpBroadcast));
+        assert!(way(&world, &job(&different)).is_err());
+        world.links.change(1, |link| link.offers.xdp = true);
+        assert!(
+            way(&world, &job(&alike)).is_err(),
+            "link 2 has no driver for it"
+        );
     }
 
     #[test]
@@ -259,7 +301,6 @@ mod tests {
             ),
             (objection(|_, job, _| job.drop_local = false), "keep"),
             (objection(|_, job, _| job.limited = true), "limit"),
-            (objection(|_, job, _| job.guarded = true), "watched"),
             (offered(1, |o| o.foreign_xdp = Some(77)), "77"),
             (offered(1, |o| o.xdp = false), "driver"),
             (offered(1, |o| o.device = "tun".to_owned()), "tun"),
