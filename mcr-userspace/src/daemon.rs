@@ -121,9 +121,9 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         limits: settings.limits,
         leased: datapath.leased,
         means: datapath.means,
+        own_programs: datapath.own_programs,
         no_programs: datapath.no_programs,
         no_xdp: datapath.no_xdp,
-        own_programs: datapath.own_programs,
         no_fan: datapath.no_fan,
         ..World::default()
     };
