@@ -449,7 +449,7 @@ fn the_fixtures_cross_as_the_model_says_by_packet_sockets() -> Result<()> {
 }
 
 #[test]
-fn the_fixtures_cross_as_the_model_says_by_xdp_and_what_it_leaves_by_tcx() -> Result<()> {
-    needs!(Tcx);
+fn the_fixtures_cross_as_the_model_says_by_xdp_and_what_it_leaves_by_tc() -> Result<()> {
+    needs!(XdpFeatures);
     check(&["--datapath", "auto"], By::Xdp)
 }
