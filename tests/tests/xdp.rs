@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Inject, Mcr, Receiver, Sender, Topology, UdpFrame, VlanTag, needs, socket,
+    Capture, Captured, Inject, Mcr, Member, Receiver, Sender, Topology, UdpFrame, VlanTag, needs,
+    socket, udp_sender,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -255,5 +257,56 @@ fn another_way_is_taken_when_a_link_changes() -> Result<()> {
     let stats = mcr.finish()?;
     stats.add_up()?;
     ensure!(stats.copies("out0") == sent as u64, "{stats:?}");
+    Ok(())
+}
+
+/// A sender that leaves segmentation to the card has it done before XDP sees a frame, and a datagram
+/// that is too long for XDP to finish its checksum goes up.
+#[test]
+fn what_senders_leave_to_the_card_is_done() -> Result<()> {
+    needs!(XdpFeatures);
+    const SEGMENT: usize = 500;
+    const SEGMENTS: usize = 10;
+    let topology = topology(2)?;
+    for (netns, links) in [
+        (&topology.sender, vec!["eth0"]),
+        (&topology.relay, vec!["in0", "out0", "out1"]),
+        (&topology.receiver, vec!["eth0", "eth1"]),
+    ] {
+        for link in links {
+            netns.ip(&format!("link set {link} mtu 3000"))?;
+        }
+    }
+    let relay = "{name: r, from: in0, to: [out0, {link: out1, ttl: 7}], \
+        groups: [239.1.1.1, \"ff3e::1\"], local: drop}";
+    let mcr = relaying(&topology, &[relay])?;
+    let mut frames = 0;
+    for (source, group) in [
+        (Topology::SENDER, GROUP),
+        (Topology::SENDER_V6, "[ff3e::1]:5000"),
+    ] {
+        let group = socket(group)?;
+        is(&mcr, &group.ip().to_string(), "xdp-broadcast")?;
+        let member = Member::join(&topology.receiver, "eth0", group)?;
+        let sender = udp_sender(&topology.sender, "eth0", source.parse()?, 5)?;
+        let long = vec![9; 2900];
+        sender.send_to(&long, group)?;
+        setsockopt(&sender, sockopt::UdpGsoSegment, &i32::try_from(SEGMENT)?)?;
+        let all: Vec<u8> = (0..SEGMENT * SEGMENTS).map(|at| (at / 100) as u8).collect();
+        sender.send_to(&all, group)?;
+        let taken = member.take(1 + SEGMENTS, LONG)?;
+        let payloads: Vec<_> = taken.iter().map(|(payload, _)| &payload[..]).collect();
+        let mut wanted: Vec<_> = all.chunks(SEGMENT).collect();
+        wanted.push(&long);
+        ensure!(
+            wanted.iter().all(|wanted| payloads.contains(wanted)),
+            "{group}"
+        );
+        ensure!(member.waiting()? == 0, "more came than was sent");
+        frames += 1 + SEGMENTS as u64;
+    }
+    let stats = mcr.finish()?;
+    stats.add_up()?;
+    ensure!(stats.relayed("in0") == frames, "{stats:?}");
     Ok(())
 }
