@@ -43,7 +43,12 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         maps::count_refused(found.link_stats, Reason::NoEgress as u32);
         return local;
     };
-    maps::count_relayed(found, skb.len() as u64, u64::from(set.len));
+    maps::count_relayed(
+        found.link_stats,
+        found.slot,
+        skb.len() as u64,
+        u64::from(set.len),
+    );
 
     let copies = if fan { 1 } else { set.len };
     for index in 0..MAX_EGRESSES {

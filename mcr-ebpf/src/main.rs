@@ -13,7 +13,11 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod buff;
+#[cfg(target_arch = "bpf")]
 mod copy;
+#[cfg(target_arch = "bpf")]
+mod direct;
 #[cfg(target_arch = "bpf")]
 mod edit;
 #[cfg(target_arch = "bpf")]
@@ -28,6 +32,8 @@ mod skb;
 mod tables;
 #[cfg(target_arch = "bpf")]
 mod tc;
+#[cfg(target_arch = "bpf")]
+mod xdp;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -10,7 +10,7 @@ use mcr::{
     datapath::fake::Fake,
     plan::{
         Change, Op, Table, World, diff, plan,
-        table::{Fan, FrameRoute, Route},
+        table::{Devices, Fan, FrameRoute, Route, Xdp},
     },
 };
 use mcr_common::{
@@ -50,6 +50,10 @@ pub struct Held {
     pub egresses: BTreeMap<u32, Egress>,
     /// Links of sets that get a frame at once.
     pub fans: BTreeMap<u32, Fan>,
+    /// By the id of their set.
+    pub devices: BTreeMap<u32, Devices>,
+    /// Where the XDP program is attached, by interface index.
+    pub xdp: BTreeMap<u32, Xdp>,
 }
 
 impl Held {
@@ -79,6 +83,8 @@ impl Held {
             sets: table.sets.clone(),
             egresses: table.egresses.clone(),
             fans: table.fans.clone(),
+            devices: table.devices.clone(),
+            xdp: table.xdp.clone(),
         }
     }
 
@@ -96,6 +102,8 @@ impl Held {
                 sets: self.sets,
                 egresses: self.egresses,
                 fans: self.fans,
+                devices: self.devices,
+                xdp: self.xdp,
                 ..Table::default()
             },
             routes: self.routes,
@@ -129,6 +137,8 @@ impl Held {
             Op::Set(change) => put(&mut self.sets, change),
             Op::Egress(change) => put(&mut self.egresses, change),
             Op::Fan(change) => put(&mut self.fans, change),
+            Op::Devices(change) => put(&mut self.devices, change),
+            Op::Xdp(change) => put(&mut self.xdp, change),
         }
     }
 

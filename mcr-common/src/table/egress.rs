@@ -240,6 +240,15 @@ impl Egress {
         identity
     }
 
+    /// What copies have different, whatever the link is and the largest packet it takes.
+    #[must_use]
+    pub const fn edits(&self) -> Self {
+        let mut edits = self.without(DOWN);
+        edits.ifindex = 0;
+        edits.mtu = 0;
+        edits
+    }
+
     /// Whether the link is up.
     #[must_use]
     #[inline(always)]

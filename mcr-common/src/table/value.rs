@@ -44,8 +44,8 @@ pub struct Slot {
     pub limited: u8,
     /// 1: the bucket decides which slot comes next.
     pub limit: u8,
-    /// Zero.
-    pub padding: u8,
+    /// How the XDP program serves the frames: the number of a [`super::Service`].
+    pub xdp: u8,
     /// Id of the bucket.
     pub bucket: u32,
     /// Id of the slot of frames that the bucket takes.

@@ -11,6 +11,8 @@ use std::{
     time::Instant,
 };
 
+use mcr_common::table::Egress;
+
 use self::again::Again;
 use super::{
     ledger::{Ledger, Report},
@@ -100,6 +102,7 @@ impl Controller {
             matters |= self.world.is_concerned(before, after.as_ref());
             // A link that changed may be attachable now.
             self.world.refused.remove(index);
+            self.world.refused_xdp.remove(index);
             match after {
                 Some(link) => self.world.links.insert(*index, link),
                 None => self.world.links.remove(*index),
@@ -158,7 +161,7 @@ impl Controller {
     #[must_use]
     pub fn egresses(&self) -> BTreeSet<u32> {
         let egresses = self.table.egresses.values();
-        egresses.map(|egress| egress.ifindex()).collect()
+        egresses.map(Egress::ifindex).collect()
     }
 
     /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
@@ -213,12 +216,15 @@ impl Controller {
                         return Err(error.into());
                     }
                     let reason = error.error.to_string();
-                    if let Some(ifindex) = attaching(&error.op) {
-                        self.world.refused.insert(ifindex, reason);
-                    } else if is_new_fan(&error.op) {
-                        self.world.no_fan = reason;
-                    } else {
-                        return Err(error.into());
+                    match (attaching(&error.op), is_new_fan(&error.op)) {
+                        (Some((ifindex, Hook::Xdp)), _) => {
+                            self.world.refused_xdp.insert(ifindex, reason);
+                        }
+                        (Some((ifindex, Hook::TrafficControl)), _) => {
+                            self.world.refused.insert(ifindex, reason);
+                        }
+                        (None, true) => self.world.no_fan = reason,
+                        (None, false) => return Err(error.into()),
                     }
                 }
             }
@@ -359,10 +365,17 @@ impl Controller {
     }
 }
 
-/// The link that an operation attaches to for the first time.
-fn attaching(op: &Op) -> Option<u32> {
+/// Where a program is attached, or what stands in for it.
+enum Hook {
+    TrafficControl,
+    Xdp,
+}
+
+/// The link, and its hook, that an operation attaches to for the first time.
+fn attaching(op: &Op) -> Option<(u32, Hook)> {
     match op {
-        Op::Link(change) if change.old.is_none() => Some(change.key),
+        Op::Link(change) if change.old.is_none() => Some((change.key, Hook::TrafficControl)),
+        Op::Xdp(change) if change.old.is_none() => Some((change.key, Hook::Xdp)),
         _ => None,
     }
 }

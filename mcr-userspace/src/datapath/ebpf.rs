@@ -8,6 +8,7 @@ mod log;
 mod maps;
 mod object;
 mod tenant;
+mod xdp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,6 +50,7 @@ pub struct Ebpf {
     /// The way to many links at once; or why there is none.
     fans: Result<Fans, String>,
     attachments: BTreeMap<u32, Attachments>,
+    xdp: xdp::Attachments,
     /// Goes after what it has attached: until then its number is taken.
     attacher: Attacher,
     /// Where attachments outlive this process.
@@ -136,6 +138,7 @@ impl Ebpf {
             maps,
             fans,
             attachments: BTreeMap::new(),
+            xdp: xdp::Attachments::default(),
             _keeper: keeper.transpose()?,
             _listener: listener,
         })
@@ -177,6 +180,17 @@ impl Ebpf {
         let programs = self.object.programs();
         let infos = programs.filter_map(|(_, program)| program.info().ok());
         infos.map(|info| info.id()).collect()
+    }
+
+    /// Loads the XDP programs beside, for links and relays that they are right for.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; the TC program does all there is to do then.
+    pub fn load_xdp(&mut self) -> Result<(), LoadError> {
+        let editor = xdp::load(&mut self.object)?;
+        self.maps.devices.edit_by(editor);
+        Ok(())
     }
 
     /// Attaches to a link what is not attached yet, and takes away what is not wanted.
@@ -237,6 +251,7 @@ impl Datapath for Ebpf {
             Op::Link(change) => change,
             Op::Fan(change) => return self.fan(change),
             Op::Egress(change) => return self.maps.step(&Op::Egress(self.placed(change))),
+            Op::Xdp(change) => return self.xdp.step(&mut self.object, *change),
             _ => return self.maps.step(op),
         };
         let ifindex = change.key;
@@ -272,6 +287,7 @@ impl Datapath for Ebpf {
             let stats = self.maps.egress_stats.sum(*id)?;
             counters.egresses.insert(*id, stats);
         }
+        self.maps.devices.count(&mut counters.egresses)?;
         for id in table.limits.keys() {
             counters.over.insert(*id, self.maps.bucket(*id)?.over);
         }

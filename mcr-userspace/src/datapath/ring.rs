@@ -227,6 +227,10 @@ impl Datapath for Ring {
                     "packet sockets send to one link after the other".to_owned(),
                 ));
             }
+            Op::Devices(_) | Op::Xdp(_) => {
+                let sentence = "packet sockets have no use for XDP";
+                return Err(StepError::Unsupported(sentence.to_owned()));
+            }
         }
         Ok(())
     }

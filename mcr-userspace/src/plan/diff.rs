@@ -8,7 +8,7 @@ use mcr_common::table::{
 
 use super::{
     Table,
-    table::{Fan, FrameRoute, Route, Sources},
+    table::{Devices, Fan, FrameRoute, Route, Sources, Xdp},
 };
 
 /// A change of one entry of one table.
@@ -36,6 +36,10 @@ pub enum Op {
     Egress(Box<Change<u32, Egress>>),
     /// The links of a set to all of which the kernel sends a frame at once.
     Fan(Box<Change<u32, Fan>>),
+    /// The links of an egress set.
+    Devices(Box<Change<u32, Devices>>),
+    /// The XDP program at an ingress link.
+    Xdp(Change<u32, Xdp>),
 }
 
 /// What becomes of an entry. At least one of `old` and `new` is there.
@@ -75,6 +79,8 @@ impl Op {
             Self::Set(change) => Self::Set(Box::new(change.inverse())),
             Self::Egress(change) => Self::Egress(Box::new(change.inverse())),
             Self::Fan(change) => Self::Fan(Box::new(change.inverse())),
+            Self::Devices(change) => Self::Devices(Box::new(change.inverse())),
+            Self::Xdp(change) => Self::Xdp(change.inverse()),
         }
     }
 }
@@ -112,6 +118,8 @@ impl fmt::Display for Op {
                 verb(c),
                 c.key
             ),
+            Self::Devices(c) => write!(f, "{} the links of egress set {}", verb(c), c.key),
+            Self::Xdp(c) => write!(f, "{} the XDP program at link {}", verb(c), c.key),
         }
     }
 }
@@ -127,6 +135,8 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
     let fans = compare(&old.fans, &new.fans, |c| Op::Fan(Box::new(c)));
     let egresses = compare(&old.egresses, &new.egresses, |c| Op::Egress(Box::new(c)));
     let sets = compare(&old.sets, &new.sets, |c| Op::Set(Box::new(c)));
+    let devices = compare(&old.devices, &new.devices, |c| Op::Devices(Box::new(c)));
+    let xdp = compare(&old.xdp, &new.xdp, Op::Xdp);
     let limits = compare(&old.limits, &new.limits, Op::Limit);
     // A slot that a limit leads to is there before the one that has the limit.
     let mut slots = compare(&old.slots, &new.slots, Op::Slot);
@@ -163,6 +173,7 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
         fans.come,
         egresses.come,
         sets.come,
+        devices.come,
         limits.come,
         slots.come,
         ports.come,
@@ -172,6 +183,8 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
         groups.come,
         opened,
         attached,
+        xdp.come,
+        xdp.go,
         links.go,
         vlans.go,
         groups.go,
@@ -181,6 +194,7 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
         ports.go,
         slots.go,
         limits.go,
+        devices.go,
         sets.go,
         egresses.go,
         fans.go,

@@ -10,17 +10,17 @@ use mcr_common::{
     guard,
     table::{
         EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
-        MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Slot,
-        Target,
+        MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Service,
+        Slot, Target,
     },
 };
 
 use super::{
     PlanError,
-    choice::{Job, Replicator, broadcast::standing_for, choose},
+    choice::{Job, Replicator, broadcast::standing_for, choose, xdp},
     circles::Circles,
     intern::{Full, Interner},
-    table::{Fan, FrameRoute, Groups, Owner, Place, Sources, Table},
+    table::{Devices, Fan, FrameRoute, Groups, Owner, Place, Sources, Table},
     wish::{Wish, listed},
     world::World,
 };
@@ -304,17 +304,38 @@ impl<'a> Parts<'a> {
                     ingress,
                     egresses: &egresses,
                     drop_local,
+                    limited: !over.is_empty() || wishes.iter().any(|w| w.relay.limit.is_some()),
                 };
                 let choice = choose(self.world, &job);
                 if choice.replicator == Replicator::Broadcast {
                     slot.fan = self.fan(set, &egresses, named)?;
                 }
+                slot.xdp = self.serve(&job, set, choice.replicator) as u8;
                 self.table.choices.insert(id, choice);
             }
         }
         self.table.slots.insert(id, slot);
         self.table.owners.insert(id, owner);
         Ok(id)
+    }
+
+    /// How the XDP program serves the frames of a slot, for which it gets what it needs.
+    fn serve(&mut self, job: &Job<'_>, set: u32, replicator: Replicator) -> Service {
+        let service = match replicator {
+            Replicator::XdpRedirect => Service::Redirect,
+            Replicator::XdpBroadcast if xdp::are_alike(job.egresses) => Service::Broadcast,
+            Replicator::XdpBroadcast => Service::EditedBroadcast,
+            Replicator::Clone | Replicator::Broadcast | Replicator::Ring => return Service::None,
+        };
+        let link = self.world.links.get(&job.ingress);
+        let mode = link.and_then(|link| xdp::mode(self.world, link));
+        self.table.xdp.extend(mode.map(|mode| (job.ingress, mode)));
+        if let (true, Some(members)) = (service != Service::Redirect, self.table.sets.get(&set)) {
+            let edited = service == Service::EditedBroadcast;
+            let devices = Devices::new(*members, job.egresses.iter(), edited);
+            self.table.devices.insert(set, devices);
+        }
+        service
     }
 
     fn bucket(&mut self, wish: &Wish<'_>, names: impl Fn() -> String) -> Result<u32, PlanError> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ipnet::IpNet;
 use mcr_common::table::{
     Branches, Egress, EgressSet, FrameKey, Limit, Link, MAX_EGRESSES, Node, Ports, Scope, Slot,
-    Target, VlanKey,
+    Target, VlanKey, XdpSet,
 };
 
 use super::choice::Choice;
@@ -37,6 +37,10 @@ pub struct Table {
     pub egresses: BTreeMap<u32, Egress>,
     /// The links of sets to all of which the kernel sends a frame at once, by the id of the set.
     pub fans: BTreeMap<u32, Fan>,
+    /// The egress sets to whose members the XDP program sends at once, by id.
+    pub devices: BTreeMap<u32, Devices>,
+    /// Where the XDP program is to be attached, by interface index.
+    pub xdp: BTreeMap<u32, Xdp>,
     /// Whom a slot counts for. The datapath does not know this.
     pub owners: BTreeMap<u32, Owner>,
     /// The relay a bucket belongs to. The datapath does not know this.
@@ -93,6 +97,61 @@ pub struct FrameRoute {
     pub key: FrameKey,
     /// How many bits of the address count.
     pub length: u8,
+}
+
+/// How the XDP program is run at an ingress link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Xdp {
+    /// By the driver.
+    Native,
+    /// By the kernel, on socket buffers, in the name of the driver.
+    Generic,
+}
+
+/// The links of an egress set, to all of which the kernel sends at once. But for the MTU, none of it
+/// ever changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// What the program has to know.
+    pub known: XdpSet,
+    /// Whether each copy is edited on its way out, and not all of them alike before.
+    pub edited: bool,
+    /// The set.
+    pub set: EgressSet,
+    /// The interface indexes of its members.
+    pub links: [u32; MAX_EGRESSES],
+}
+
+impl Devices {
+    /// Those of a set with these members.
+    #[must_use]
+    pub fn new<'a>(
+        set: EgressSet,
+        egresses: impl Iterator<Item = &'a Egress> + Clone,
+        edited: bool,
+    ) -> Self {
+        let mut links = [0; MAX_EGRESSES];
+        links
+            .iter_mut()
+            .zip(egresses.clone())
+            .for_each(|(link, egress)| *link = egress.ifindex());
+        let known = XdpSet {
+            egress: set.members[0],
+            mtu: egresses.map(Egress::mtu).min().unwrap_or_default(),
+        };
+        Self {
+            known,
+            edited,
+            set,
+            links,
+        }
+    }
+
+    /// The members: interface index and id of the egress.
+    pub fn members(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let members = self.set.members.iter().take(self.set.len as usize);
+        self.links.iter().copied().zip(members.copied())
+    }
 }
 
 /// A place where a source decides. Never changed once it is in force.

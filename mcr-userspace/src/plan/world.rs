@@ -27,6 +27,9 @@ pub struct World {
     /// Links the datapath could not be attached to, with the reason. They are left alone until
     /// they change.
     pub refused: BTreeMap<u32, String>,
+    /// Links the XDP program could not be attached to, with the reason. The TC program does their work
+    /// until they change.
+    pub refused_xdp: BTreeMap<u32, String>,
     /// How much the tables may hold.
     pub limits: Limits,
     /// The address of copies with `source_mac: relay`.

@@ -82,10 +82,10 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         refused,
         neighbours(),
         vec(relay(), 2..=12),
-        (any::<bool>(), limit()),
+        (any::<bool>(), any::<bool>(), limit()),
     )
         .prop_map(
-            |((indexes, states), refused, neighbours, mut relays, (leased, limit))| {
+            |((indexes, states), refused, neighbours, mut relays, (leased, xdp, limit))| {
                 for (number, relay) in relays.iter_mut().enumerate() {
                     relay.name = format!("relay {number}");
                     // One frame can be asked about by a few limits only.
@@ -101,6 +101,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     leased,
                     means: Means {
                         programs: true,
+                        xdp,
                         ..Means::default()
                     },
                     // Two links are many here.
@@ -246,13 +247,16 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
     let device = prop_oneof![12 => Just("veth"), 1 => Just("")];
     let up = weighted(0.9);
     let broadcast = weighted(0.7);
-    let all = (kind, master, mtu, up, broadcast, device);
-    all.prop_map(
-        move |(kind, master, mtu, up, broadcast, device)| LinkState {
-            offers: Offers {
-                device: device.to_owned(),
-                ..Offers::default()
-            },
+    let offers =
+        (weighted(0.8), weighted(0.8), device).prop_map(|(xdp, xdp_transmit, device)| Offers {
+            device: device.to_owned(),
+            xdp,
+            xdp_transmit,
+            ..Offers::default()
+        });
+    (kind, master, mtu, up, broadcast, offers).prop_map(
+        move |(kind, master, mtu, up, broadcast, offers)| LinkState {
+            offers,
             alternative_names: if position == 0 {
                 vec![NAMES[5].to_owned()]
             } else {

@@ -224,7 +224,7 @@ mod tests {
         drop_local: 0,
         limited: 0,
         limit: 0,
-        padding: 0,
+        xdp: 0,
         bucket: 0,
         within: 0,
         over: 0,

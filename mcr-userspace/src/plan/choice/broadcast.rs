@@ -119,7 +119,7 @@ mod tests {
     use mcr_common::table::HopEdit;
 
     use super::*;
-    use crate::plan::world::{LinkMap, Offers};
+    use crate::plan::world::Offers;
 
     const MARK: [u8; 6] = [2, 0x6d, 0, 0, 0, 1];
 
@@ -154,6 +154,7 @@ mod tests {
             ingress: 1000,
             egresses: &egresses,
             drop_local: false,
+            limited: false,
         };
         can(&world, &job)
     }
@@ -213,7 +214,7 @@ mod tests {
                 offers(world, |offers| offers.queues = true);
             }),
             ("link 7 is a card, for which", |world, _| {
-                world.links = LinkMap::from_iter((1..7).map(|index| (index, link(index))));
+                world.links = (1..7).map(|index| (index, link(index))).collect();
             }),
         ];
         for (begin, change) in cases {
