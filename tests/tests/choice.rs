@@ -42,10 +42,12 @@ fn auto(topology: &Topology, rule: &str) -> Result<Mcr> {
 
 /// What is chosen for these links.
 fn chosen<'a>(links: &[&'a str], xdp: bool) -> Vec<(&'a str, &'static str, &'static str)> {
-    let of = |link| match xdp {
-        true => (link, "xdp", "xdp-broadcast"),
-        false => (link, Datapath::Auto.shown(), "clone"),
+    let (datapath, replicator) = if xdp {
+        ("xdp", "xdp-broadcast")
+    } else {
+        (Datapath::Auto.shown(), "clone")
     };
+    let of = |link| (link, datapath, replicator);
     links.iter().copied().map(of).collect()
 }
 
