@@ -8,7 +8,8 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
     edit::basis::{mac4, mac6},
-    frame::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame},
+    frame::{Addresses, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Packet},
+    guard::Marks,
 };
 
 /// What these addresses begin with: a group address that nobody has assigned, so that the host's stack
@@ -37,6 +38,18 @@ pub const fn set(address: [u8; 6]) -> Option<u32> {
     } else {
         None
     }
+}
+
+/// Whether a frame can go this way: all of its copies are the same bytes, of which an IP packet follows
+/// the Ethernet header, and it is one datagram, not several that are cut on their way out.
+#[must_use]
+#[inline(always)]
+pub fn takes<F: Frame>(frame: &F, packet: &Packet, marks: Marks) -> bool {
+    marks == Marks::None
+        && packet.network == ETHERNET_HEADER
+        && frame.stripped_tag().is_none()
+        && frame.segment_size().is_none()
+        && !matches!(packet.addresses, Addresses::Other)
 }
 
 /// The destination MAC address that follows from an IP packet behind an Ethernet header without

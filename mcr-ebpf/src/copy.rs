@@ -27,7 +27,7 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
     let (Some(packet), Some(basis)) = (maps::packet_mut(), maps::basis_mut()) else {
         return NEXT;
     };
-    let fan = fan::takes(&skb, packet, found);
+    let fan = fan::goes_to_all(&skb, packet, found);
     if packet.network != ETHERNET_HEADER && skb.stripped_tag().is_none() {
         lift_tag(ctx, packet);
     }

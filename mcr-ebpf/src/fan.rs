@@ -12,9 +12,8 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TcContext, XdpContext},
 };
 use mcr_common::{
-    Addresses, Frame, Packet,
-    fan::{destination, set},
-    frame::ETHERNET_HEADER,
+    Frame, Packet,
+    fan::{destination, set, takes},
     guard::Marks,
     table::{MAX_EGRESSES, MAX_SETS},
 };
@@ -48,20 +47,15 @@ const REST: u64 = 1_000_000_000;
 /// one that is cut into datagrams only on its way out. What else can't is no part of a stream of
 /// those that can: tagged frames, what came around, and what is not IP.
 #[inline(always)]
-pub(crate) fn takes(skb: &Skb<'_>, packet: &Packet, found: &Found) -> bool {
-    if found.fan == 0
-        || found.marks != Marks::None as u32
-        || packet.network != ETHERNET_HEADER
-        || skb.stripped_tag().is_some()
-        || matches!(packet.addresses, Addresses::Other)
-    {
+pub(crate) fn goes_to_all(skb: &Skb<'_>, packet: &Packet, found: &Found) -> bool {
+    if found.fan == 0 {
         return false;
     }
     if skb.segment_size().is_some() {
         rest(found.set);
         return false;
     }
-    !rests(found.set)
+    takes(skb, packet, Marks::from_number(found.marks as u8)) && !rests(found.set)
 }
 
 /// Whether copies for a set are made one by one for now.

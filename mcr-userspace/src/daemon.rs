@@ -121,10 +121,10 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         limits: settings.limits,
         leased: datapath.leased,
         means: datapath.means,
-        own_programs: datapath.own_programs,
+        no_fan: datapath.no_fan,
         no_programs: datapath.no_programs,
         no_xdp: datapath.no_xdp,
-        no_fan: datapath.no_fan,
+        own_programs: datapath.own_programs,
         ..World::default()
     };
     for (index, link) in links.map().iter() {

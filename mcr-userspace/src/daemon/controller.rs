@@ -108,10 +108,10 @@ impl Controller {
                 None => self.world.links.remove(*index),
             };
         }
-        if self.world.no_fan.is_none() && self.datapath.has_lost_fan(touched) {
+        if self.world.no_fan.is_empty() && self.datapath.has_lost_fan(touched) {
             let why = "the link of mcr's own is gone or down, by which frames went to many links";
             tracing::warn!("{why} at once: they are copied one by one");
-            self.world.no_fan = Some(why.to_owned());
+            why.clone_into(&mut self.world.no_fan);
             matters = true;
         }
         if matters {
@@ -223,7 +223,7 @@ impl Controller {
                         (Some((ifindex, Hook::TrafficControl)), _) => {
                             self.world.refused.insert(ifindex, reason);
                         }
-                        (None, true) => self.world.no_fan = Some(reason),
+                        (None, true) => self.world.no_fan = reason,
                         (None, false) => return Err(error.into()),
                     }
                 }

@@ -21,6 +21,8 @@ pub struct Selected {
     pub leased: bool,
     /// What it can do.
     pub means: Means,
+    /// Why it can't send a frame to many links at once, as a sentence without an end; empty where it can.
+    pub no_fan: String,
     /// Ids of its programs in the kernel.
     pub own_programs: BTreeSet<u32>,
     /// Why programs in the kernel can't make the copies; empty where they can, or where nobody wants
@@ -28,8 +30,6 @@ pub struct Selected {
     pub no_programs: String,
     /// Why the XDP program can't; empty where it can, or where nobody wants it.
     pub no_xdp: String,
-    /// Why it can't send a frame to many links at once, as a sentence without an end.
-    pub no_fan: Option<String>,
 }
 
 /// Why there is no datapath.
@@ -95,8 +95,8 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let mut back_end = Ebpf::load(hook, &settings.limits)?;
     let no_xdp = xdp(settings, &mut back_end);
     Ok(Selected {
-        own_programs: back_end.programs(),
         no_fan: back_end.no_fan(),
+        own_programs: back_end.programs(),
         back_end: Box::new(back_end),
         leased: hook.outlives_process(),
         means: Means {
@@ -124,12 +124,12 @@ fn ring(settings: &Settings, no_programs: String) -> Result<Selected, StepError>
         back_end: Box::new(Ring::new()?),
         own_programs: BTreeSet::new(),
         leased: false,
+        no_fan: String::new(),
         means: Means {
             demanded: settings.datapath,
             ..Means::default()
         },
         no_programs,
         no_xdp: String::new(),
-        no_fan: None,
     })
 }

@@ -144,18 +144,11 @@ impl Ebpf {
         })
     }
 
-    /// The ids of its programs. What can't be read is left out.
+    /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
+    /// can.
     #[must_use]
-    pub fn programs(&self) -> BTreeSet<u32> {
-        let programs = self.object.programs();
-        let infos = programs.filter_map(|(_, program)| program.info().ok());
-        infos.map(|info| info.id()).collect()
-    }
-
-    /// Why frames can't be sent to many links at once, as a sentence without an end.
-    #[must_use]
-    pub fn no_fan(&self) -> Option<String> {
-        self.fans.as_ref().err().cloned()
+    pub fn no_fan(&self) -> String {
+        self.fans.as_ref().err().cloned().unwrap_or_default()
     }
 
     fn fan(&mut self, change: &Change<u32, Fan>) -> Result<(), StepError> {
@@ -179,6 +172,14 @@ impl Ebpf {
             old: change.old.map(place),
             new: change.new.map(place),
         })
+    }
+
+    /// The ids of its programs. What can't be read is left out.
+    #[must_use]
+    pub fn programs(&self) -> BTreeSet<u32> {
+        let programs = self.object.programs();
+        let infos = programs.filter_map(|(_, program)| program.info().ok());
+        infos.map(|info| info.id()).collect()
     }
 
     /// Loads the XDP programs beside, for links and relays that they are right for.

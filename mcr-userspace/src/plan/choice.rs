@@ -5,6 +5,8 @@
 
 pub(super) mod broadcast;
 
+pub use broadcast::Worth;
+
 use mcr_common::table::Egress;
 
 use super::world::World;

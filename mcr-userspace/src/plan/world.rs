@@ -8,6 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::choice::Worth;
 use crate::config::model::{DatapathChoice, Limits, LinkSelector, Relay};
 
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200 section 5).
@@ -40,10 +41,13 @@ pub struct World {
     /// Why programs in the kernel can't make the copies, as a sentence; empty where they can, or where
     /// nobody wants them.
     pub no_programs: String,
+    /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
+    /// can.
+    pub no_fan: String,
+    /// From how many copies on it is worth it.
+    pub worth: Worth,
     /// Why the XDP program can't, as a sentence; empty where it can, or where nobody wants it.
     pub no_xdp: String,
-    /// Why the kernel can't send a frame to many links at once, as a sentence without an end.
-    pub no_fan: Option<String>,
     /// Ids of the programs in the kernel that are ours.
     pub own_programs: BTreeSet<u32>,
 }

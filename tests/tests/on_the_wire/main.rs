@@ -24,6 +24,9 @@ use nix::{net::if_::if_nametoindex, sys::signal::Signal};
 const LONG: Duration = Duration::from_secs(20);
 /// Where the tag of a frame stands.
 const TAG: usize = 12;
+/// What a veth carries at most to an XDP program, with room to spare (`veth_xdp_set` in
+/// `drivers/net/veth.c`).
+const XDP_MTU: u32 = 3000;
 
 /// The links of the fixtures, with a host behind each.
 struct Wires {
@@ -97,6 +100,35 @@ impl Wires {
     }
 }
 
+impl Wires {
+    /// Makes the links what XDP wants them to be: tags stay in frames, which fit in a page, and
+    /// receivers have GRO on.
+    fn let_xdp(&self) -> Result<()> {
+        for link in ["in", "trunk"] {
+            let end = &self.sender;
+            end.ip(&format!("link set {link} mtu {XDP_MTU}"))?;
+            end.ethtool(&format!("-K {link} txvlan off tx-vlan-stag-hw-insert off"))?;
+            let strip = format!("-K {link} rxvlan off rx-vlan-stag-hw-parse off");
+            self.relay.ethtool(&strip)?;
+        }
+        for link in ["out", "side"] {
+            self.receiver.ethtool(&format!("-K {link} gro on"))?;
+        }
+        Ok(())
+    }
+}
+
+/// How many routes are served by XDP, and how many by others, in a list of routes.
+fn served_by_xdp(show: &serde_json::Value) -> Result<(usize, usize)> {
+    let routes = show["routes"].as_array().context("no routes")?;
+    let egresses = routes
+        .iter()
+        .filter_map(|route| route["egresses"].as_array()?.first());
+    let (by_xdp, others): (Vec<_>, Vec<_>) =
+        egresses.partition(|egress| egress["datapath"] == "xdp");
+    Ok((by_xdp.len(), others.len()))
+}
+
 /// What must come of the fixtures of one ingress link that a link can carry.
 #[derive(Default)]
 struct Expectations {
@@ -119,11 +151,11 @@ struct Wanted {
 }
 
 impl Expectations {
-    fn of(world: &World, ingress: (Ingress, u32)) -> Self {
+    fn of(world: &World, ingress: (Ingress, u32), by: By) -> Self {
         let mut expected = Self::default();
         let mut fragments = Fragments::new();
         let fixtures = fixtures().into_iter();
-        for fixture in fixtures.filter(|f| f.ingress == ingress.0 && fits(f)) {
+        for fixture in fixtures.filter(|f| f.ingress == ingress.0 && fits(f, by)) {
             let on_the_link = on_the_link(&fixture);
             let (frame, stripped_tag) = received(&on_the_link);
             let arrival = Arrival {
@@ -186,14 +218,27 @@ impl Tagged for [u8] {
     }
 }
 
+/// An Ethernet header with two tags.
+const HEADER: usize = 22;
+
+/// Who makes the copies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    TrafficControl,
+    Xdp,
+    PacketSockets,
+}
+
 /// Whether a link can carry the frame: an Ethernet header is there, and, behind a tag, what
 /// `skb_vlan_untag` wants, or the kernel drops the frame before anybody sees it.
-fn fits(fixture: &Fixture) -> bool {
+fn fits(fixture: &Fixture, by: By) -> bool {
+    let mtu = if by == By::Xdp { XDP_MTU } else { MTU };
+    let longest = HEADER + mtu as usize;
     let shortest = match fixture.frame.get(TAG..TAG + 2) {
         Some([0x81, 0x00] | [0x88, 0xa8]) => 20,
         _ => 14,
     };
-    fixture.frame.len() >= shortest
+    (shortest..=longest).contains(&fixture.frame.len())
 }
 
 /// The frame with its tag in it.
@@ -363,7 +408,7 @@ fn routes_by(mcr: &Mcr, replicator: &str) -> Result<usize> {
     Ok(routes.iter().filter(by).count())
 }
 
-fn check(arguments: &[&str], local_drop: bool, more: u8) -> Result<()> {
+fn check(arguments: &[&str], by: By, more: u8) -> Result<()> {
     let wires = Wires::new(more)?;
     let mut world = World {
         relay_mac: wires.relay.run(|| Ok(relay_mac("default")))?,
@@ -375,15 +420,23 @@ fn check(arguments: &[&str], local_drop: bool, more: u8) -> Result<()> {
         world.links.change(index, |link| link.mac = mac);
     }
     widen(&mut world, &wires)?;
-    if !local_drop {
-        // A packet socket can't keep a frame from the host.
-        for relay in &mut world.relays {
-            relay.local = Local::Keep;
+    for relay in &mut world.relays {
+        match by {
+            By::TrafficControl => {}
+            By::Xdp => relay.local = Local::Drop,
+            // They can't keep a frame from the host.
+            By::PacketSockets => relay.local = Local::Keep,
         }
     }
+    if by == By::Xdp {
+        wires.let_xdp()?;
+    }
     let expected = [
-        ("in", Expectations::of(&world, (Ingress::In, ingress))),
-        ("trunk", Expectations::of(&world, (Ingress::Trunk, trunk))),
+        ("in", Expectations::of(&world, (Ingress::In, ingress), by)),
+        (
+            "trunk",
+            Expectations::of(&world, (Ingress::Trunk, trunk), by),
+        ),
     ];
     for (link, expected) in &expected {
         let relayed = expected.relayed;
@@ -407,6 +460,13 @@ fn check(arguments: &[&str], local_drop: bool, more: u8) -> Result<()> {
             let routes = routes_by(&mcr, replicator)?;
             ensure!(routes > 10, "{routes} routes by {replicator}");
         }
+    }
+    if by == By::Xdp {
+        let (xdp, others) = served_by_xdp(&mcr.show("routes")?)?;
+        ensure!(
+            xdp > others,
+            "{xdp} routes are served by XDP, {others} are not"
+        );
     }
     let mut left = BTreeMap::new();
     for (link, expected) in &expected {
@@ -435,25 +495,34 @@ fn check(arguments: &[&str], local_drop: bool, more: u8) -> Result<()> {
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_tcx() -> Result<()> {
     needs!(Tcx);
-    check(&["--datapath", "tc", "--tc-hook", "tcx"], true, 0)
+    let arguments = ["--datapath", "tc", "--tc-hook", "tcx"];
+    check(&arguments, By::TrafficControl, 0)
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_to_many_links_at_once() -> Result<()> {
-    check(&["--datapath", "tc"], true, 12)
+    check(&["--datapath", "tc"], By::TrafficControl, 12)
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_to_many_links_at_once_by_clsact() -> Result<()> {
-    check(&["--datapath", "tc", "--tc-hook", "clsact"], true, 12)
+    let arguments = ["--datapath", "tc", "--tc-hook", "clsact"];
+    check(&arguments, By::TrafficControl, 12)
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_clsact() -> Result<()> {
-    check(&["--datapath", "tc", "--tc-hook", "clsact"], true, 0)
+    let arguments = ["--datapath", "tc", "--tc-hook", "clsact"];
+    check(&arguments, By::TrafficControl, 0)
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_packet_sockets() -> Result<()> {
-    check(&["--datapath", "afpacket"], false, 0)
+    check(&["--datapath", "afpacket"], By::PacketSockets, 0)
+}
+
+#[test]
+fn the_fixtures_cross_as_the_model_says_by_xdp_and_what_it_leaves_by_tc() -> Result<()> {
+    needs!(XdpFeatures);
+    check(&["--datapath", "auto"], By::Xdp, 0)
 }

@@ -12,10 +12,21 @@ use mcr_common::table::{Egress, VlanEdit};
 use super::{Job, Replicator};
 use crate::plan::world::{LinkState, World};
 
-/// From how many copies on it is faster to make them at once: where the host gets the frame as well,
-/// and where it is given away.
-const LEAST: usize = 10;
-const LEAST_GIVEN: usize = 5;
+/// From how many copies on it is faster to make them at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worth {
+    /// Where the host gets the frame as well.
+    pub kept: usize,
+    /// Where it is given away.
+    pub given: usize,
+}
+
+impl Default for Worth {
+    /// As measured by `cargo xtask bench`.
+    fn default() -> Self {
+        Self { kept: 10, given: 5 }
+    }
+}
 
 /// Devices that hand a frame on as it is, with whatever is left to be done to its checksum.
 const KINDS: [&str; 7] = ["veth", "bridge", "macvlan", "dummy", "bond", "team", "vlan"];
@@ -26,15 +37,19 @@ const KINDS: [&str; 7] = ["veth", "bridge", "macvlan", "dummy", "bond", "team", 
 ///
 /// Why not, as a sentence without an end.
 pub(super) fn can(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
-    let least = if job.drop_local { LEAST_GIVEN } else { LEAST };
+    let least = if job.drop_local {
+        world.worth.given
+    } else {
+        world.worth.kept
+    };
     let count = job.egresses.len();
     if count < least {
         return Err(format!(
             "faster from {least} copies on, and these are {count}"
         ));
     }
-    if let Some(why) = &world.no_fan {
-        return Err(why.clone());
+    if !world.no_fan.is_empty() {
+        return Err(world.no_fan.clone());
     }
     let named = |egress: &Egress| world.links.get(&egress.ifindex());
     alike(job.egresses).map_err(|(one, other)| {
@@ -155,7 +170,8 @@ mod tests {
 
     #[test]
     fn it_is_taken_from_some_copies_on_and_earlier_where_the_frame_is_given_away() {
-        let [least, given] = [LEAST, LEAST_GIVEN].map(|least| u32::try_from(least).unwrap());
+        let Worth { kept, given } = Worth::default();
+        let [least, given] = [kept, given].map(|least| u32::try_from(least).unwrap());
         for (count, drop_local, is) in [
             (least, false, true),
             (least - 1, false, false),
@@ -176,7 +192,7 @@ mod tests {
         }
         let cases: [(&str, Edit); 12] = [
             ("the moon is full", |world, _| {
-                world.no_fan = Some("the moon is full".to_owned());
+                world.no_fan = "the moon is full".to_owned();
             }),
             ("copies for e1 and e7 differ", |_, egresses| {
                 egresses[6] = egresses[6].dscp(10);

@@ -93,7 +93,7 @@ impl Devices {
             match map.insert(number, ifindex, editor, 0) {
                 Ok(()) => {}
                 // A link that has gone gets no copy. That it has will be heard.
-                Err(_) if if_indextoname(ifindex).is_err() => {}
+                Err(_) if !is_there(ifindex) => {}
                 Err(error) => {
                     let what = format!("map {NAME}: link {ifindex}");
                     return Err(StepError::system(what, std::io::Error::other(error)));
@@ -161,6 +161,12 @@ impl Devices {
         }
         Ok(())
     }
+}
+
+/// Whether there is a link with this interface index. Where there is none, nix 0.31 gives an empty name
+/// and no error.
+fn is_there(ifindex: u32) -> bool {
+    if_indextoname(ifindex).is_ok_and(|name| !name.is_empty())
 }
 
 /// Whether only what the program knows of the links is another.
