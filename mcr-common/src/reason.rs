@@ -28,7 +28,7 @@ pub enum Reason {
     UnknownFragment = 8,
     /// No relay on this link takes the group, source and port.
     NoRelay = 9,
-    /// A relay matches, but none of its egress links can take a copy now.
+    /// A relay matches, but has no egress link now but the ingress itself.
     NoEgress = 10,
     /// The controller has gone, and this attachment outlived it (clsact only).
     LeaseExpired = 11,
@@ -36,7 +36,7 @@ pub enum Reason {
     TooBig = 12,
     /// `ttl: decrement` met a TTL or hop limit of 0 or 1.
     HopLimit = 13,
-    /// The kernel refused the copy: the egress is down, gone or out of buffers.
+    /// The kernel refused the copy: the egress is down or without carrier, gone, or out of buffers.
     EgressFailed = 14,
     /// Over the `limit` of every relay that matches.
     Limited = 15,

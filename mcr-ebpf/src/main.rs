@@ -21,6 +21,8 @@ mod direct;
 #[cfg(target_arch = "bpf")]
 mod edit;
 #[cfg(target_arch = "bpf")]
+mod fan;
+#[cfg(target_arch = "bpf")]
 mod log;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -6,7 +6,7 @@
 //! netlink ────────────┘              ├──► joins ◄──► queriers
 //!                                    └──► neighbours ─► netlink
 //! control socket ◄──► reload, snapshots
-//! clock ─► a look for storms, statistics
+//! clock ─► a look for storms and for programs of others, statistics
 //! SIGINT, SIGTERM ─► end
 //! ```
 
@@ -115,18 +115,21 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut questions = control::open(&settings)?;
     let mut links = Links::open().await?;
     let mut neighbours = Neighbours::default();
-    let world = World {
+    let mut world = World {
         relays: settings.relays.clone(),
-        links: links.map().clone(),
         relay_mac: relay_mac(settings.instance.as_str()),
         limits: settings.limits,
         leased: datapath.leased,
         means: datapath.means,
-        own_programs: datapath.own_programs,
+        no_fan: datapath.no_fan,
         no_programs: datapath.no_programs,
         no_xdp: datapath.no_xdp,
+        own_programs: datapath.own_programs,
         ..World::default()
     };
+    for (index, link) in links.map().iter() {
+        world.links.insert(*index, world.without_own(link));
+    }
     let mut controller = Controller::new(world, datapath.back_end);
     controller.settle()?;
     if let Some(sentence) = controller.denied() {
@@ -157,7 +160,11 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
                 neighbours.hasten();
             }
             () = neighbours.changed() => controller.set_neighbours(neighbours.note().await),
-            _ = look.tick() => controller.look_for_storms(),
+            _ = look.tick() => {
+                controller.look_for_storms();
+                let touched = links.look(&controller.egresses());
+                controller.set_links(links.map(), &touched);
+            }
             () = until(controller.due()) => controller.try_again(),
             () = controller.joins_mut().due() => controller.joins_mut().advance(),
             () = tick(statistics.as_mut()) => match controller.report() {

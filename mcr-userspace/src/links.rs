@@ -11,6 +11,7 @@ mod queues;
 mod raw;
 mod requests;
 mod subscription;
+mod tcx;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -126,6 +127,20 @@ impl Links {
             heard = self.events.wait() => heard,
             heard = self.probes.wait() => heard,
         };
+    }
+
+    /// Looks for what the kernel reports no change of: programs that frames pass on their way out of these
+    /// interfaces. Returns the indexes of those where they are not those they were.
+    pub fn look(&mut self, indexes: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let mut touched = BTreeSet::new();
+        for index in indexes {
+            if self.probes.look(*index) {
+                touched.insert(*index);
+                self.map
+                    .change(*index, |link| self.probes.complete(*index, link));
+            }
+        }
+        touched
     }
 
     /// Notes what has happened, and returns the indexes of the interfaces it happened to.

@@ -13,6 +13,8 @@ pub enum Datapath {
     Clsact,
     /// Packet sockets.
     AfPacket,
+    /// What `mcr` chooses if nobody asks for anything.
+    Auto,
 }
 
 impl Datapath {
@@ -22,12 +24,20 @@ impl Datapath {
         Ok(if tcx { Self::Tcx } else { Self::Clsact })
     }
 
+    /// What it is on links that offer nothing: of [`Self::Auto`] the TC program.
+    pub fn plain(self) -> Result<Self> {
+        match self {
+            Self::Auto => Self::tc(),
+            Self::Tcx | Self::Clsact | Self::AfPacket => Ok(self),
+        }
+    }
+
     /// What it needs of the kernel to relay datagrams whose segmentation was left to hardware.
     #[must_use]
     pub fn for_segments(self) -> &'static [Feature] {
         match self {
             Self::AfPacket => &[Feature::DescribedSegments],
-            Self::Tcx | Self::Clsact => self.needs(),
+            Self::Tcx | Self::Clsact | Self::Auto => self.needs(),
         }
     }
 
@@ -36,7 +46,7 @@ impl Datapath {
     pub fn needs(self) -> &'static [Feature] {
         match self {
             Self::Tcx => &[Feature::Tcx],
-            Self::Clsact | Self::AfPacket => &[],
+            Self::Clsact | Self::AfPacket | Self::Auto => &[],
         }
     }
 
@@ -47,6 +57,7 @@ impl Datapath {
             Self::Tcx => &["--datapath", "tc", "--tc-hook", "tcx"],
             Self::Clsact => &["--datapath", "tc", "--tc-hook", "clsact"],
             Self::AfPacket => &["--datapath", "afpacket"],
+            Self::Auto => &["--datapath", "auto"],
         }
     }
 
@@ -57,11 +68,28 @@ impl Datapath {
             Self::Tcx => "datapath tc (tcx)",
             Self::Clsact => "datapath tc (clsact)",
             Self::AfPacket => "datapath afpacket",
+            Self::Auto => Self::tc().map_or("datapath tc", Self::name),
+        }
+    }
+
+    /// How `mcr show` names it.
+    #[must_use]
+    pub fn shown(self) -> &'static str {
+        self.name().trim_start_matches("datapath ")
+    }
+
+    /// How `mcr show` names what makes the copies on links that offer nothing.
+    #[must_use]
+    pub fn replicator(self) -> &'static str {
+        match self {
+            Self::Tcx | Self::Clsact | Self::Auto => "clone",
+            Self::AfPacket => "ring",
         }
     }
 }
 
-/// Makes three tests of each function `fn(Datapath) -> Result<()>`: one on every datapath.
+/// Makes four tests of each function `fn(Datapath) -> Result<()>`: one on every datapath that can be
+/// asked for, and one on what is chosen if none is.
 #[macro_export]
 macro_rules! on_every_datapath {
     ($($name:ident),* $(,)?) => {$(
@@ -69,6 +97,7 @@ macro_rules! on_every_datapath {
             $crate::on!(tcx, Tcx, $name);
             $crate::on!(clsact, Clsact, $name);
             $crate::on!(afpacket, AfPacket, $name);
+            $crate::on!(auto, Auto, $name);
         }
     )*};
 }

@@ -13,17 +13,21 @@
 //! - [`Member`], [`udp_sender`]: plain UDP sockets
 //! - [`Held`]: what a process holds in the kernel, and what is left of it; [`Size`]: how large it is
 //! - [`Reported`], [`Delivery`]: what hosts say of groups, and what bridges learn of it
+//! - [`Chosen`]: how copies are made
+//! - [`Confined`]: what processes may do
 //! - [`Foreign`]: programs of others on the links
 //! - [`Datapath`]: the ways `mcr` makes copies; [`on_every_datapath`] makes tests of a function
 //! - [`Feature`]: what a kernel may lack; [`needs!`] leaves a test out there, visibly
 //! - [`Mcr`], [`Receiver`], [`Sender`]: the binary under test, named by `MCR_BIN`
 //!
-//! [`oracle`], [`fixtures`], [`pipeline`] and [`large`] need no privileges: a naive model of the
-//! contract with the user, frames with what must become of them, a datapath without a kernel, and a
-//! large rule file.
+//! [`oracle`], [`fixtures`], [`pipeline`], [`large`] and [`machine`] need no privileges: a naive model
+//! of the contract with the user, frames with what must become of them, a datapath without a kernel, a
+//! large rule file, and a machine that counts instructions of the kernel side.
 
 mod capture;
+mod chosen;
 mod circle;
+mod confined;
 mod datapath;
 mod feature;
 pub mod fixtures;
@@ -35,6 +39,7 @@ mod labelled;
 mod large;
 mod lines;
 mod links;
+pub mod machine;
 mod mcr;
 mod netns;
 pub mod oracle;
@@ -50,7 +55,9 @@ mod udp;
 mod view;
 
 pub use capture::{Capture, Captured, PacketType, VlanTag};
+pub use chosen::Chosen;
 pub use circle::Circle;
+pub use confined::Confined;
 pub use datapath::Datapath;
 pub use feature::{Feature, skipped, tell, tell_feature};
 pub use foreign::{Direction, Foreign};
@@ -69,6 +76,6 @@ pub use size::{Size, soak};
 pub use stats::Stats;
 pub use tap::Tap;
 pub use topology::Topology;
-pub use traffic::{Receiver, Sender};
+pub use traffic::{Receiver, Sender, steady_rate};
 pub use udp::{Member, udp_sender};
 pub use view::UdpView;

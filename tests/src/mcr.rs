@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use crate::{Datapath, Netns, Process, Stats};
+use crate::{Confined, Datapath, Netns, Process, Stats};
 
 /// How long `mcr run` may take until it is ready on a slow machine, unoptimised.
 const READY: Duration = Duration::from_secs(30);
@@ -29,6 +30,23 @@ pub fn rules(relays: &[&str]) -> String {
         text.extend(["  - ", relay, "\n"]);
     }
     text
+}
+
+/// A rule file of this text, with its path.
+fn rule_file(rules: &str) -> Result<(NamedTempFile, String)> {
+    let mut file = tempfile::Builder::new()
+        .prefix("mcr-rules-")
+        .suffix(".yaml")
+        .tempfile()
+        .context("cannot make a rule file")?;
+    file.write_all(rules.as_bytes())
+        .context("cannot write a rule file")?;
+    let path = file
+        .path()
+        .to_str()
+        .context("a temporary path is no UTF-8")?;
+    let path = path.to_owned();
+    Ok((file, path))
 }
 
 /// The `mcr` to test: `MCR_BIN`, which `cargo xtask test` sets.
@@ -55,13 +73,25 @@ static SOCKETS: AtomicUsize = AtomicUsize::new(0);
 impl Mcr {
     /// Starts `mcr run` with these arguments in `netns` and waits until it says that it is ready.
     pub fn run(netns: &Netns, arguments: &[&str]) -> Result<Self> {
-        Self::start(netns, arguments, None, &[])
+        Self::start(netns.command(binary()?), netns, arguments, None)
     }
 
     /// Starts `mcr run` with a rule file of this text, and further arguments, and waits until it
     /// says that it is ready.
     pub fn with_rules(netns: &Netns, rules: &str, arguments: &[&str]) -> Result<Self> {
         Self::with_environment(netns, rules, arguments, &[])
+    }
+
+    /// As [`Self::with_rules`], for a process that may do no more than this.
+    pub fn confined(
+        netns: &Netns,
+        to: Confined<'_>,
+        rules: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let (file, path) = rule_file(rules)?;
+        let all = [&["--config", &path], arguments].concat();
+        Self::start(netns.confined(binary()?, to)?, netns, &all, Some(file))
     }
 
     /// As [`Self::with_rules`], with these variables in its environment.
@@ -71,20 +101,11 @@ impl Mcr {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        let mut file = tempfile::Builder::new()
-            .prefix("mcr-rules-")
-            .suffix(".yaml")
-            .tempfile()
-            .context("cannot make a rule file")?;
-        file.write_all(rules.as_bytes())
-            .context("cannot write a rule file")?;
-        let path = file
-            .path()
-            .to_str()
-            .context("a temporary path is no UTF-8")?;
-        let path = path.to_owned();
+        let (file, path) = rule_file(rules)?;
         let all = [&["--config", &path], arguments].concat();
-        Self::start(netns, &all, Some(file), environment)
+        let mut command = netns.command(binary()?);
+        command.envs(environment.iter().copied());
+        Self::start(command, netns, &all, Some(file))
     }
 
     /// Starts `mcr run` on this datapath with these relays, each a YAML mapping on one line, and
@@ -154,17 +175,16 @@ impl Mcr {
         self.rules.as_ref().map(NamedTempFile::path)
     }
 
+    /// Starts it by a command that takes its arguments.
     fn start(
+        mut command: Command,
         netns: &Netns,
         arguments: &[&str],
         rules: Option<NamedTempFile>,
-        environment: &[(&str, &str)],
     ) -> Result<Self> {
         let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
         let socket = netns.socket(&format!("mcr-{number}"));
-        let mut command = netns.command(binary()?);
         command.env("MCR_SOCKET", &socket);
-        command.envs(environment.iter().copied());
         command.arg("run").args(arguments);
         let process = Process::start("mcr run", &mut command)?;
         process.wait_stderr(READY, |line| line.contains("ready"))?;

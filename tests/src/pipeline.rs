@@ -10,12 +10,13 @@ use mcr::{
     datapath::fake::Fake,
     plan::{
         Change, Op, Table, World, diff, plan,
-        table::{Devices, FrameRoute, Route, Xdp},
+        table::{Devices, Fan, FrameRoute, Route, Xdp},
     },
 };
 use mcr_common::{
-    Basis, Tables, Verdict, classify,
+    Basis, Hit, Packet, Tables, Verdict, classify,
     edit::{Edit, MARGIN, Tag, Udp},
+    fan,
     frame::Slice,
     guard::{Marks, Origin, Sighting},
     table::{
@@ -51,6 +52,8 @@ pub struct Held {
     pub devices: BTreeMap<u32, Devices>,
     /// Where the XDP program is attached, by interface index.
     pub xdp: BTreeMap<u32, Xdp>,
+    /// Links of sets that get a frame at once.
+    pub fans: BTreeMap<u32, Fan>,
 }
 
 impl Held {
@@ -81,6 +84,7 @@ impl Held {
             egresses: table.egresses.clone(),
             devices: table.devices.clone(),
             xdp: table.xdp.clone(),
+            fans: table.fans.clone(),
         }
     }
 
@@ -99,6 +103,7 @@ impl Held {
                 egresses: self.egresses,
                 devices: self.devices,
                 xdp: self.xdp,
+                fans: self.fans,
                 ..Table::default()
             },
             routes: self.routes,
@@ -133,6 +138,7 @@ impl Held {
             Op::Egress(change) => put(&mut self.egresses, change),
             Op::Devices(change) => put(&mut self.devices, change),
             Op::Xdp(change) => put(&mut self.xdp, change),
+            Op::Fan(change) => put(&mut self.fans, change),
         }
     }
 
@@ -318,6 +324,10 @@ impl Memory<'_> {
             drop_local: hit.drop_local,
             ..Relayed::default()
         };
+        if hit.fan != 0 && fan::takes(&frame, &packet, Marks::None) {
+            self.carry_to_all(&hit, arrival, (&basis, &packet), &mut relayed);
+            return Judgement::Relayed(relayed);
+        }
         let set = &self.held.sets[&hit.set];
         for id in &set.members[..set.len as usize] {
             let egress = &self.held.egresses[id];
@@ -332,6 +342,40 @@ impl Memory<'_> {
         relayed.copies.sort();
         relayed.failed.sort();
         Judgement::Relayed(relayed)
+    }
+
+    /// Sends one copy to the egress that stands for all, and from there to all links of the set it names.
+    fn carry_to_all(
+        &self,
+        hit: &Hit,
+        arrival: &Arrival,
+        (basis, packet): (&Basis, &Packet),
+        relayed: &mut Relayed,
+    ) {
+        let egress = &self.held.egresses[&(hit.fan - 1)];
+        assert!(egress.is_fan(), "{egress:?} stands for no set");
+        let edited = Edit::new(basis, packet, egress).map(|edit| written(&edit, arrival));
+        let named = match &edited {
+            Ok(frame) => frame.first_chunk().and_then(|address| fan::set(*address)),
+            Err(_) => egress.fan_set(),
+        };
+        let links = self.held.fans[&named.expect("a set is named")].links();
+        for link in links {
+            match &edited {
+                Ok(frame) => {
+                    let mut frame = frame.clone();
+                    let address = fan::destination(&Slice::new(&frame));
+                    frame[..6].copy_from_slice(&address.expect("an IP packet"));
+                    relayed.copies.push(Copy {
+                        egress: *link,
+                        frame,
+                    });
+                }
+                Err(reason) => relayed.failed.push((*link, *reason)),
+            }
+        }
+        relayed.copies.sort();
+        relayed.failed.sort();
     }
 }
 

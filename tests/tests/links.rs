@@ -17,6 +17,7 @@ use mcr_tests::{
     on_every_datapath, socket,
 };
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 const WAIT: Duration = Duration::from_secs(20);
 /// How long to wait before the next try of what an event will make possible.
@@ -35,6 +36,7 @@ on_every_datapath!(
     a_down_egress_is_counted,
     a_link_without_ethernet_is_refused,
     a_port_beside_its_master_is_refused,
+    what_goes_to_a_link_without_carrier_is_counted,
     alternative_names_name_links,
 );
 
@@ -283,7 +285,7 @@ fn a_moved_ingress_leaks_nothing_elsewhere(datapath: Datapath) -> Result<()> {
     let mut inject = sender(&topology)?;
     inject.send(&frame("at home")?)?;
     home.wait_for(1, WAIT, says("at home"))?;
-    let attached = usize::from(datapath == Datapath::Tcx);
+    let attached = usize::from(datapath.plain()? == Datapath::Tcx);
     ensure!(
         Held::by(&mcr)?.attachments() == attached,
         "{:?}",
@@ -484,6 +486,36 @@ fn alternative_names_name_links(datapath: Datapath) -> Result<()> {
     let capture = Capture::on(&topology.receiver, "eth0")?;
     until_relayed(&mut sender(&topology)?, &capture, "works")?;
     mcr.finish()?;
+    Ok(())
+}
+
+/// Whoever makes the copies, and whether the last of them is the frame itself.
+fn what_goes_to_a_link_without_carrier_is_counted(datapath: Datapath) -> Result<()> {
+    for local in ["keep", "drop"] {
+        if local == "drop" && datapath == Datapath::AfPacket {
+            continue;
+        }
+        let topology = Topology::fan_out(2)?;
+        let rule =
+            format!("{{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1, local: {local}}}");
+        let mcr = Mcr::relaying(datapath, &topology.relay, &[&rule])?;
+        // The last of the egresses, which would get the frame itself.
+        topology.receiver.ip("link set eth1 down")?;
+        let down = |link: &Value| link["name"] == "out1" && link["state"] == "down";
+        mcr.shows("links", |show| {
+            show["links"]
+                .as_array()
+                .is_some_and(|links| links.iter().any(down))
+        })?;
+        let capture = Capture::on(&topology.receiver, "eth0")?;
+        sender(&topology)?.send(&frame("one")?)?;
+        capture.wait_for(1, WAIT, says("one"))?;
+        let stats = mcr.finish()?;
+        ensure!(
+            stats.unsent("out1", "egress-failed") == 1 && stats.copies("out1") == 0,
+            "{local}: {stats}"
+        );
+    }
     Ok(())
 }
 

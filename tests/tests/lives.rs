@@ -25,8 +25,8 @@ use mcr::{
     plan::{Table, World, diff, plan},
 };
 use mcr_tests::{
-    Capture, Captured, Datapath, Held, Inject, Mcr, Process, Receiver, Sender, Topology, UdpFrame,
-    on_every_datapath, rules, socket,
+    Capture, Captured, Datapath, Foreign, Held, Inject, Mcr, Process, Receiver, Sender, Topology,
+    UdpFrame, on_every_datapath, rules, socket,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -404,5 +404,31 @@ fn a_datapath_that_changes_in_the_file_is_not_ignored_silently() -> Result<()> {
     mcr.wait_stderr(WAIT, |line| {
         line.contains("`datapath`") && line.contains("restart mcr")
     })?;
+    Ok(())
+}
+
+/// Of the kernel's own handles 0x1 is the first, which the first mcr's have as well.
+#[test]
+fn a_strangers_filter_with_our_numbers_stays() -> Result<()> {
+    let topology = Topology::fan_out(2)?;
+    let relay = &topology.relay;
+    let stranger = Foreign::tc(relay.link("out1")?.index)?;
+    // On a link of the relay and on one that it does not name.
+    let links = ["in0", "out1"];
+    for link in links {
+        relay.tc(&format!("qdisc add dev {link} clsact"))?;
+        let path = stranger.pin().display();
+        let program = format!("handle 0x1 protocol all bpf da pinned {path}");
+        relay.tc(&format!("filter add dev {link} egress pref 99 {program}"))?;
+    }
+    let show = |link: &str| relay.tc(&format!("filter show dev {link} egress"));
+    let before = links.map(show).into_iter().collect::<Result<Vec<_>>>()?;
+    let rule = "{name: r, from: in0, to: out0, groups: 239.1.1.1}";
+    let mcr = Mcr::relaying(Datapath::Clsact, relay, &[rule])?;
+    let during = links.map(show).into_iter().collect::<Result<Vec<_>>>()?;
+    ensure!(before == during, "{before:?} before, {during:?} with mcr");
+    mcr.finish()?;
+    let after = links.map(show).into_iter().collect::<Result<Vec<_>>>()?;
+    ensure!(before == after, "{before:?} before, {after:?} after");
     Ok(())
 }

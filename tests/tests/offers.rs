@@ -3,7 +3,7 @@
 //! - Whether a driver runs XDP programs and sends what they redirect to it: a veth does the latter as
 //!   long as its other end has GRO on or a program, in whatever namespace that is.
 //! - Whether tags are taken out of frames, by what ethtool turns on and off.
-//! - Programs of others, queues, and filters on the way out.
+//! - Programs of others, queues, filters and programs on the way out.
 //! - After more events than a socket holds, everything is known as it is.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use mcr::{
     links::Links,
     plan::{LinkState, Offers},
 };
-use mcr_tests::{Foreign, Netns};
+use mcr_tests::{Direction, Foreign, Netns};
 use tokio::{runtime, time::timeout};
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -133,6 +133,26 @@ fn queues_and_filters_on_the_way_out_are_seen() -> Result<()> {
         until(&mut links, "v0", |offers| !offers.queues).await?;
         ensure!(!named(&Links::open().await?, "v0")?.offers.queues);
         Ok(())
+    })
+}
+
+#[test]
+fn programs_on_the_way_out_are_seen_when_somebody_looks() -> Result<()> {
+    inside(async |netns, _| {
+        let mut links = Links::open().await?;
+        let index = netns.link("v0")?.index;
+        let leaving =
+            |links: &Links| -> Result<usize> { Ok(named(links, "v0")?.offers.leaving.len()) };
+        ensure!(links.look(&[index].into()).is_empty() && leaving(&links)? == 0);
+        let program = Foreign::tc(1)?;
+        let attached = program.on_tcx(netns, "v0", Direction::Egress)?;
+        ensure!(links.look(&[index].into()) == [index].into() && leaving(&links)? == 1);
+        ensure!(links.look(&[index].into()).is_empty() && leaving(&links)? == 1);
+        ensure!(leaving(&Links::open().await?)? == 1);
+        drop(attached);
+        // Any news of the link is a reason to look as well.
+        netns.ip("link set v0 mtu 1400")?;
+        until(&mut links, "v0", |offers| offers.leaving.is_empty()).await
     })
 }
 

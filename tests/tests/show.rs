@@ -40,19 +40,6 @@ fn entry<'a>(list: &'a Value, field: &str, value: &str) -> Result<&'a Value> {
     found.with_context(|| format!("no {field} {value} in {list:#}"))
 }
 
-/// How `show` names the datapath.
-fn name(datapath: Datapath) -> &'static str {
-    datapath.name().trim_start_matches("datapath ")
-}
-
-/// How `show` names what makes the copies on links that offer nothing.
-fn replicator(datapath: Datapath) -> &'static str {
-    match datapath {
-        Datapath::Tcx | Datapath::Clsact => "clone",
-        Datapath::AfPacket => "ring",
-    }
-}
-
 fn links_and_relays_are_shown_as_they_are(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let relay = &topology.relay;
@@ -68,7 +55,7 @@ fn links_and_relays_are_shown_as_they_are(datapath: Datapath) -> Result<()> {
     let show = mcr.show("")?;
     ensure!(show["instance"] == "default", "{show:#}");
     ensure!(show["pid"] == mcr.id(), "{show:#}");
-    ensure!(show["datapath"] == name(datapath), "{show:#}");
+    ensure!(show["datapath"] == datapath.shown(), "{show:#}");
     without_late(&show)?;
     links_at_the_start(&show["links"], relay.link("in0")?.index, datapath)?;
     let refused = entry(&show["relays"], "name", "x")?;
@@ -79,8 +66,8 @@ fn links_and_relays_are_shown_as_they_are(datapath: Datapath) -> Result<()> {
     ensure!(show["groups"] == joined, "{:#}", show["groups"]);
     let route = json!({"group": "239.1.1.1", "source": "10.77.0.2", "ports": "5000",
         "protocol": "udp", "vlan": "untagged", "ingress": "in0", "from_host": false, "relays": ["r"], "local": "keep",
-        "egresses": [{"link": "out0", "datapath": name(datapath),
-            "replicator": replicator(datapath), "reason": null}]});
+        "egresses": [{"link": "out0", "datapath": datapath.shown(),
+            "replicator": datapath.replicator(), "reason": null}]});
     let shown = entry(&show["routes"], "group", "239.1.1.1")?;
     ensure!(shown == &route, "{:#}", show["routes"]);
 
@@ -135,7 +122,7 @@ fn without_late(show: &Value) -> Result<()> {
 fn links_at_the_start(links: &Value, index: u32, datapath: Datapath) -> Result<()> {
     let link = entry(links, "name", "in0")?;
     ensure!(link["ifindex"] == index && link["state"] == "up", "{link}");
-    ensure!(link["attached"] == name(datapath), "{link}");
+    ensure!(link["attached"] == datapath.shown(), "{link}");
     ensure!(link["relays"] == json!(["r", "x"]), "{link}");
     ensure!(
         link["ingress"].is_object() && link["egress"].is_null(),
@@ -163,12 +150,12 @@ fn with_late(show: &Value, datapath: Datapath) -> Result<()> {
         ensure!(state(show, name)? == json!(["in-force", []]), "{show:#}");
     }
     let late = entry(&show["links"], "name", "late")?;
-    ensure!(late["attached"] == name(datapath), "{late}");
+    ensure!(late["attached"] == datapath.shown(), "{late}");
     let route = entry(&show["routes"], "ports", "5000")?;
     let egresses = &route["egresses"];
     ensure!(egresses.as_array().map(Vec::len) == Some(2), "{route}");
     for link in ["out0", "late"] {
-        ensure!(entry(egresses, "link", link)?["datapath"] == name(datapath));
+        ensure!(entry(egresses, "link", link)?["datapath"] == datapath.shown());
     }
     let groups = show["groups"].as_array().context("no groups")?;
     let joined = groups.iter().filter(|group| group["link"] == "late");

@@ -194,11 +194,23 @@ impl Snapshot {
             mac: Some(mac(link.mac)),
             mtu: Some(link.mtu),
             relays: used.relays(),
-            warnings: self.storms.get(&index).cloned().into_iter().collect(),
+            warnings: self.warnings(index, link, used),
             attached: attached.then(|| self.datapath.to_owned()),
             ingress: used.ingress(&link.name, report),
             egress: used.egress(&link.name, report),
         }
+    }
+
+    fn warnings(&self, index: u32, link: &LinkState, used: &Use<'_>) -> Vec<String> {
+        let stranger = link.offers.foreign_xdp.filter(|_| used.ingress);
+        let stranger = stranger.map(|id| {
+            format!(
+                "another XDP program (id {id}) takes in its frames first: what it keeps is not \
+                 relayed, and mcr's own does not go beside it"
+            )
+        });
+        let storm = self.storms.get(&index).cloned();
+        storm.into_iter().chain(stranger).collect()
     }
 
     /// Memberships that differ in their source alone are one.

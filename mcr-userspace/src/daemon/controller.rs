@@ -106,6 +106,12 @@ impl Controller {
                 None => self.world.links.remove(*index),
             };
         }
+        if self.world.no_fan.is_empty() && self.datapath.has_lost_fan(touched) {
+            let why = "the link of mcr's own is gone or down, by which frames went to many links";
+            tracing::warn!("{why} at once: they are copied one by one");
+            why.clone_into(&mut self.world.no_fan);
+            matters = true;
+        }
         if matters {
             self.settle_or_log();
         }
@@ -147,6 +153,13 @@ impl Controller {
     pub fn relays(&self) -> (usize, usize) {
         let in_force = self.states.iter().filter(|state| state.in_force).count();
         (self.states.len(), in_force)
+    }
+
+    /// Interface indexes of the links that copies are sent to.
+    #[must_use]
+    pub fn egresses(&self) -> BTreeSet<u32> {
+        let egresses = self.table.egresses.values();
+        egresses.map(|egress| egress.ifindex()).collect()
     }
 
     /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
@@ -197,14 +210,20 @@ impl Controller {
                     break plan;
                 }
                 Err(error) => {
-                    let Some((ifindex, hook)) = attaching(&error.op) else {
+                    if !error.stuck.is_empty() {
                         return Err(error.into());
-                    };
+                    }
                     let reason = error.error.to_string();
-                    match hook {
-                        Hook::Xdp => self.world.refused_xdp.insert(ifindex, reason),
-                        Hook::TrafficControl => self.world.refused.insert(ifindex, reason),
-                    };
+                    match attaching(&error.op) {
+                        Some((ifindex, Hook::Xdp)) => {
+                            self.world.refused_xdp.insert(ifindex, reason);
+                        }
+                        Some((ifindex, Hook::TrafficControl)) => {
+                            self.world.refused.insert(ifindex, reason);
+                        }
+                        None if is_new_fan(&error.op) => self.world.no_fan = reason,
+                        None => return Err(error.into()),
+                    }
                 }
             }
         };
@@ -357,6 +376,11 @@ fn attaching(op: &Op) -> Option<(u32, Hook)> {
         Op::Xdp(change) if change.old.is_none() => Some((change.key, Hook::Xdp)),
         _ => None,
     }
+}
+
+/// Whether an operation makes a way to many links at once.
+fn is_new_fan(op: &Op) -> bool {
+    matches!(op, Op::Fan(change) if change.old.is_none())
 }
 
 /// Logs how a relay is, if there is something to say.

@@ -21,7 +21,9 @@ pub struct Selected {
     pub leased: bool,
     /// What it can do.
     pub means: Means,
-    /// Ids of the XDP programs that are ours.
+    /// Why it can't send a frame to many links at once, as a sentence without an end; empty where it can.
+    pub no_fan: String,
+    /// Ids of its programs in the kernel.
     pub own_programs: BTreeSet<u32>,
     /// Why programs in the kernel can't make the copies; empty where they can, or where nobody wants
     /// them.
@@ -91,31 +93,31 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
     let mut back_end = Ebpf::load(hook, &settings.limits)?;
-    let (own_programs, no_xdp) = xdp(settings, &mut back_end);
+    let (xdp, no_xdp) = load_xdp(settings, &mut back_end);
     Ok(Selected {
+        no_fan: back_end.no_fan(),
+        own_programs: back_end.programs(),
         back_end: Box::new(back_end),
         leased: hook.outlives_process(),
         means: Means {
             programs: true,
-            xdp: !own_programs.is_empty(),
+            xdp,
             demanded: settings.datapath,
-            ..Means::default()
         },
         no_programs: String::new(),
         no_xdp,
-        own_programs,
     })
 }
 
-/// Loads the XDP programs beside, unless nobody wants them, and gives their ids, or why there are none.
-/// Without them the TC program does all there is to do.
-fn xdp(settings: &Settings, back_end: &mut Ebpf) -> (BTreeSet<u32>, String) {
+/// Loads the XDP programs beside, unless nobody wants them; says whether, and if not, why not. Without
+/// them the TC program does all there is to do.
+fn load_xdp(settings: &Settings, back_end: &mut Ebpf) -> (bool, String) {
     if settings.datapath == DatapathChoice::Tc {
-        return (BTreeSet::new(), String::new());
+        return (false, String::new());
     }
     match back_end.load_xdp() {
-        Ok(programs) => (programs.into_iter().collect(), String::new()),
-        Err(error) => (BTreeSet::new(), error.to_string()),
+        Ok(()) => (true, String::new()),
+        Err(error) => (false, error.to_string()),
     }
 }
 
@@ -123,13 +125,14 @@ fn xdp(settings: &Settings, back_end: &mut Ebpf) -> (BTreeSet<u32>, String) {
 fn ring(settings: &Settings, no_programs: String) -> Result<Selected, StepError> {
     Ok(Selected {
         back_end: Box::new(Ring::new()?),
+        own_programs: BTreeSet::new(),
         leased: false,
+        no_fan: String::new(),
         means: Means {
             demanded: settings.datapath,
             ..Means::default()
         },
         no_programs,
         no_xdp: String::new(),
-        own_programs: BTreeSet::new(),
     })
 }

@@ -1,6 +1,7 @@
 //! The datapath in the kernel: the TC program of `mcr-ebpf`, and its maps.
 
 mod clsact;
+mod fan;
 mod hook;
 mod lease;
 mod log;
@@ -9,7 +10,10 @@ mod object;
 mod tenant;
 mod xdp;
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use aya::{
     EbpfError, EbpfLoader,
@@ -17,20 +21,21 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TcAttachType},
     util::KernelVersion,
 };
-use mcr_common::table::LinkStats;
+use mcr_common::table::{Egress, LinkStats};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-pub use self::{hook::Hook, object::BYTES as OBJECT};
 use self::{
+    fan::Fans,
     hook::{Attacher, Attachment},
     lease::Keeper,
     log::Listener,
     maps::{Maps, WrongMap},
 };
+pub use self::{hook::Hook, object::BYTES as OBJECT};
 use super::{Counters, Datapath, StepError};
 use crate::{
     config::model::Limits,
-    plan::{Op, Table, diff},
+    plan::{Change, Op, Table, diff, table::Fan},
 };
 
 /// The program that relays what arrives.
@@ -41,10 +46,13 @@ const LEAVING: &str = "mcr_tc_out";
 /// The program and the maps, loaded.
 pub struct Ebpf {
     object: aya::Ebpf,
-    attacher: Attacher,
     maps: Maps,
+    /// The way to many links at once; or why there is none.
+    fans: Result<Fans, String>,
     attachments: BTreeMap<u32, Attachments>,
     xdp: xdp::Attachments,
+    /// Goes after what it has attached: until then its number is taken.
+    attacher: Attacher,
     /// Where attachments outlive this process.
     _keeper: Option<Keeper>,
     /// Where the programs have something to say.
@@ -63,7 +71,7 @@ struct Attachments {
 pub enum LoadError {
     /// This process may not.
     #[error(
-        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+        "this process may not load eBPF programs: run mcr as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and under no seccomp profile that blocks bpf(2)"
     )]
     Permission,
     /// The kernel has no eBPF, or lacks something the program needs.
@@ -121,12 +129,14 @@ impl Ebpf {
                 .and_then(SchedClassifier::load)
                 .map_err(|error| from_program(&error))?;
         }
+        let fans = Fans::load(&mut object);
         let listener = Listener::start(&mut object)?;
         let keeper = hook.outlives_process().then(|| Keeper::start(lease));
         Ok(Self {
             object,
             attacher: Attacher::new(hook)?,
             maps,
+            fans,
             attachments: BTreeMap::new(),
             xdp: xdp::Attachments::default(),
             _keeper: keeper.transpose()?,
@@ -134,15 +144,53 @@ impl Ebpf {
         })
     }
 
-    /// Loads the XDP programs beside, for links and relays that they are right for. Gives their ids.
+    /// Loads the XDP programs beside, for links and relays that they are right for.
     ///
     /// # Errors
     ///
     /// [`LoadError`]; the TC program does all there is to do then.
-    pub fn load_xdp(&mut self) -> Result<Vec<u32>, LoadError> {
+    pub fn load_xdp(&mut self) -> Result<(), LoadError> {
         let editor = xdp::load(&mut self.object)?;
         self.maps.devices.edit_by(editor);
-        Ok(xdp::ids(&self.object))
+        Ok(())
+    }
+
+    /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
+    /// can.
+    #[must_use]
+    pub fn no_fan(&self) -> String {
+        self.fans.as_ref().err().cloned().unwrap_or_default()
+    }
+
+    fn fan(&mut self, change: &Change<u32, Fan>) -> Result<(), StepError> {
+        let fans = self.fans.as_mut();
+        let fans = fans.map_err(|why| StepError::Unsupported(why.clone()))?;
+        match change.new {
+            None => fans.remove(change.key),
+            Some(fan) => fans.add(change.key, fan.links(), &mut self.object, &self.attacher),
+        }
+    }
+
+    /// A change of an egress, with our link for one that stands for a whole set.
+    fn placed(&self, change: &Change<u32, Egress>) -> Box<Change<u32, Egress>> {
+        let ours = self.fans.as_ref().ok().and_then(Fans::ifindex);
+        let place = |egress: Egress| match ours.filter(|_| egress.is_fan()) {
+            Some(ifindex) => egress.at(ifindex),
+            None => egress,
+        };
+        Box::new(Change {
+            key: change.key,
+            old: change.old.map(place),
+            new: change.new.map(place),
+        })
+    }
+
+    /// The ids of its programs. What can't be read is left out.
+    #[must_use]
+    pub fn programs(&self) -> BTreeSet<u32> {
+        let programs = self.object.programs();
+        let infos = programs.filter_map(|(_, program)| program.info().ok());
+        infos.map(|info| info.id()).collect()
     }
 
     /// Attaches to a link what is not attached yet, and takes away what is not wanted.
@@ -202,6 +250,8 @@ impl Datapath for Ebpf {
         let change = match op {
             Op::Link(change) => change,
             Op::Xdp(change) => return self.xdp.step(&mut self.object, *change),
+            Op::Fan(change) => return self.fan(change),
+            Op::Egress(change) => return self.maps.step(&Op::Egress(self.placed(change))),
             _ => return self.maps.step(op),
         };
         let ifindex = change.key;
@@ -214,10 +264,15 @@ impl Datapath for Ebpf {
             .inspect_err(|_| {
                 if change.old.is_none() {
                     self.attachments.remove(&ifindex);
-                    // The entry alone does nothing, so it does no harm if it stays.
-                    let _ = self.maps.step(&op.clone().inverse());
+                }
+                if let Err(error) = self.maps.step(&op.clone().inverse()) {
+                    tracing::error!("{error}");
                 }
             })
+    }
+
+    fn has_lost_fan(&self, touched: &BTreeSet<u32>) -> bool {
+        self.fans.as_ref().is_ok_and(|fans| fans.is_lost(touched))
     }
 
     fn counters(&self, table: &Table) -> Result<Counters, StepError> {

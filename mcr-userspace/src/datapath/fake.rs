@@ -50,6 +50,7 @@ impl Datapath for Fake {
             Op::Egress(change) => put(&mut table.egresses, change),
             Op::Devices(change) => put(&mut table.devices, change),
             Op::Xdp(change) => put(&mut table.xdp, change),
+            Op::Fan(change) => put(&mut table.fans, change),
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use super::{
     queues::{self, Queues},
     raw::Raw,
     subscription::{Received, Subscription},
+    tcx,
 };
 use crate::plan::LinkState;
 
@@ -37,10 +38,12 @@ pub(super) struct Probes {
 }
 
 /// What is known of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     features: Features,
     queues: bool,
+    /// Ids of programs that frames pass on their way out.
+    leaving: Vec<u32>,
 }
 
 /// Of which links what is known may not be so any more.
@@ -113,7 +116,7 @@ impl Probes {
             Due::These(links) if links.len() < MANY => {
                 for index in links {
                     let known = self.one(index).await;
-                    let before = match known {
+                    let before = match known.clone() {
                         Some(known) => self.known.insert(index, known),
                         None => self.known.remove(&index),
                     };
@@ -135,15 +138,26 @@ impl Probes {
 
     /// Gives a link what is known of it.
     pub(super) fn complete(&self, index: u32, link: &mut LinkState) {
-        let known = self.known.get(&index).copied().unwrap_or(Known {
-            features: Features::UNKNOWN,
-            queues: false,
-        });
+        let known = self.known.get(&index);
+        let features = known.map_or(Features::UNKNOWN, |known| known.features);
         let offers = &mut link.offers;
-        offers.xdp = known.features.xdp;
-        offers.xdp_transmit = known.features.xdp_transmit;
-        offers.strips_tags = known.features.strips_tags;
-        offers.queues = known.queues;
+        offers.xdp = features.xdp;
+        offers.xdp_transmit = features.xdp_transmit;
+        offers.strips_tags = features.strips_tags;
+        offers.queues = known.is_some_and(|known| known.queues);
+        offers.leaving = known.map_or(Vec::new(), |known| known.leaving.clone());
+    }
+
+    /// Asks for the programs that frames pass on their way out of a link; says whether they are not
+    /// those they were.
+    pub(super) fn look(&mut self, index: u32) -> bool {
+        let Some(known) = self.known.get_mut(&index) else {
+            return false;
+        };
+        let leaving = tcx::leaving(index);
+        let differs = known.leaving != leaving;
+        known.leaving = leaving;
+        differs
     }
 
     /// What is so of a link; `None`: it is gone.
@@ -153,7 +167,11 @@ impl Probes {
             Some((generic, _)) => generic.features(index).await,
             None => Features::UNKNOWN,
         };
-        Some(Known { features, queues })
+        Some(Known {
+            features,
+            queues,
+            leaving: tcx::leaving(index),
+        })
     }
 
     async fn all(&self) -> BTreeMap<u32, Known> {
@@ -166,6 +184,7 @@ impl Probes {
         let known = |index: u32| Known {
             features: features.get(&index).copied().unwrap_or(Features::UNKNOWN),
             queues: queues.contains(&index),
+            leaving: tcx::leaving(index),
         };
         indexes
             .into_iter()

@@ -8,7 +8,7 @@ use mcr_common::table::{
 
 use super::{
     Table,
-    table::{Devices, FrameRoute, Route, Sources, Xdp},
+    table::{Devices, Fan, FrameRoute, Route, Sources, Xdp},
 };
 
 /// A change of one entry of one table.
@@ -38,6 +38,8 @@ pub enum Op {
     Devices(Box<Change<u32, Devices>>),
     /// The XDP program at an ingress link.
     Xdp(Change<u32, Xdp>),
+    /// The links of a set to all of which the kernel sends a frame at once.
+    Fan(Box<Change<u32, Fan>>),
 }
 
 /// What becomes of an entry. At least one of `old` and `new` is there.
@@ -78,6 +80,7 @@ impl Op {
             Self::Egress(change) => Self::Egress(Box::new(change.inverse())),
             Self::Devices(change) => Self::Devices(Box::new(change.inverse())),
             Self::Xdp(change) => Self::Xdp(change.inverse()),
+            Self::Fan(change) => Self::Fan(Box::new(change.inverse())),
         }
     }
 }
@@ -111,6 +114,12 @@ impl fmt::Display for Op {
             Self::Egress(c) => write!(f, "{} egress {}", verb(c), c.key),
             Self::Devices(c) => write!(f, "{} the links of egress set {}", verb(c), c.key),
             Self::Xdp(c) => write!(f, "{} the XDP program at link {}", verb(c), c.key),
+            Self::Fan(c) => write!(
+                f,
+                "{} the way to all links of egress set {}",
+                verb(c),
+                c.key
+            ),
         }
     }
 }
@@ -123,6 +132,7 @@ impl fmt::Display for Op {
 /// less, and goes after them; a scope knows of a kind of group for as long as there is one.
 #[must_use]
 pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
+    let fans = compare(&old.fans, &new.fans, |c| Op::Fan(Box::new(c)));
     let egresses = compare(&old.egresses, &new.egresses, |c| Op::Egress(Box::new(c)));
     let sets = compare(&old.sets, &new.sets, |c| Op::Set(Box::new(c)));
     let devices = compare(&old.devices, &new.devices, |c| Op::Devices(Box::new(c)));
@@ -160,6 +170,7 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
     let (attached, widened_links) = links.come.into_iter().partition(is_new);
     let (opened, widened_vlans) = vlans.come.into_iter().partition(is_new);
     [
+        fans.come,
         egresses.come,
         sets.come,
         devices.come,
@@ -186,6 +197,7 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
         devices.go,
         sets.go,
         egresses.go,
+        fans.go,
     ]
     .into_iter()
     .flatten()

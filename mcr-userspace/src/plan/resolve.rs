@@ -134,7 +134,7 @@ fn egress(world: &World, edits: &Edits, index: u32, link: &LinkState) -> Egress 
         Ttl::Decrement => HopEdit::Decrement,
         Ttl::Set(value) => HopEdit::Set(value),
     };
-    let mut egress = Egress::new(index, link.mtu, source_mac, hop).up(link.up);
+    let mut egress = Egress::new(index, link.mtu, source_mac, hop).up(link.up && link.running);
     egress = egress.strict(link.kind == LinkKind::Wireless);
     egress = egress.vlan(match edits.vlan {
         None => table::VlanEdit::Keep,

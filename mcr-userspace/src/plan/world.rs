@@ -8,6 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::choice::Worth;
 use crate::config::model::{DatapathChoice, Limits, LinkSelector, Relay};
 
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200 section 5).
@@ -40,9 +41,14 @@ pub struct World {
     /// Why programs in the kernel can't make the copies, as a sentence; empty where they can, or where
     /// nobody wants them.
     pub no_programs: String,
+    /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
+    /// can.
+    pub no_fan: String,
+    /// From how many copies on it is worth it.
+    pub worth: Worth,
     /// Why the XDP program can't, as a sentence; empty where it can, or where nobody wants it.
     pub no_xdp: String,
-    /// Ids of the XDP programs that are ours.
+    /// Ids of the programs in the kernel that are ours.
     pub own_programs: BTreeSet<u32>,
 }
 
@@ -53,8 +59,6 @@ pub struct Means {
     pub programs: bool,
     /// The XDP program is loaded: the kernel has all it needs.
     pub xdp: bool,
-    /// Interface index of the link of ours from which the kernel sends a frame to many links at once.
-    pub fan: Option<u32>,
     /// What the user asks for. What is demanded is not replaced by anything else.
     pub demanded: DatapathChoice,
 }
@@ -113,11 +117,17 @@ pub struct Offers {
     pub xdp_transmit: bool,
     /// The id of an XDP program that somebody else has attached.
     pub foreign_xdp: Option<u32>,
-    /// It takes VLAN tags out of frames, where XDP programs don't see them.
+    /// It takes VLAN tags out of frames, where XDP programs don't see them (`rx-vlan-offload` of
+    /// ethtool(8)). Of a veth this says no more than what somebody wants of it: what comes out of its other
+    /// end has its tag beside the frame as long as `tx-vlan-offload` is on there, which can't be seen
+    /// from here. Both are on unless somebody turns them off.
     pub strips_tags: bool,
-    /// Frames wait in a queue, or pass filters, on their way out of it, which who sends past the host's
-    /// stack would leave out: it has a qdisc other than `noqueue`.
+    /// Frames wait in a queue, or pass filters of others, on their way out of it, which who sends past the
+    /// host's stack would leave out: it has a qdisc other than `noqueue`, filters at the egress of
+    /// clsact, or programs on TCX.
     pub queues: bool,
+    /// Ids of programs on TCX that frames pass on their way out of it.
+    pub leaving: Vec<u32>,
 }
 
 /// What a link is, as far as relaying differs.
@@ -144,12 +154,15 @@ impl World {
         self.links.named(name.as_str())
     }
 
-    /// A link as it is told, but for an XDP program of ours: that is nobody else's.
+    /// A link as it is told, but for programs of ours: they are nobody else's.
     #[must_use]
     pub fn without_own(&self, link: &LinkState) -> LinkState {
         let mut link = link.clone();
-        let foreign = &mut link.offers.foreign_xdp;
-        *foreign = foreign.filter(|id| !self.own_programs.contains(id));
+        let is_foreign = |id: &u32| !self.own_programs.contains(id);
+        let offers = &mut link.offers;
+        offers.foreign_xdp = offers.foreign_xdp.filter(is_foreign);
+        offers.leaving.retain(is_foreign);
+        offers.queues |= !offers.leaving.is_empty();
         link
     }
 

@@ -10,7 +10,7 @@ use mcr::{
     config::model::{
         Edits, GroupMatch, Limit, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
     },
-    plan::{LinkKind, LinkState, Means, Offers, World},
+    plan::{LinkKind, LinkState, Means, Offers, World, Worth},
 };
 use proptest::{
     bool::weighted,
@@ -104,6 +104,8 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                         xdp,
                         ..Means::default()
                     },
+                    // Two links are many here.
+                    worth: Worth { kept: 2, given: 2 },
                     ..World::default()
                 }
             },
@@ -241,15 +243,19 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
         1 => Just(LinkKind::NoEthernet),
     ];
     let master = prop_oneof![50 => Just(None), 1 => select(&IFINDEXES[..]).prop_map(Some)];
-    let mtu = select(&[68, 90, 1500, 9000][..]);
+    let mtu = prop_oneof![5 => Just(1500), 3 => select(&[68, 90, 9000][..])];
+    let device = prop_oneof![12 => Just("veth"), 1 => Just("")];
     let up = weighted(0.9);
     let broadcast = weighted(0.7);
-    let offers = (weighted(0.8), weighted(0.8)).prop_map(|(xdp, xdp_transmit)| Offers {
+    let offers = (device, weighted(0.8), weighted(0.8));
+    let offers = offers.prop_map(|(device, xdp, xdp_transmit)| Offers {
+        device: device.to_owned(),
         xdp,
         xdp_transmit,
         ..Offers::default()
     });
-    (kind, master, mtu, up, broadcast, offers).prop_map(
+    let all = (kind, master, mtu, up, broadcast, offers);
+    all.prop_map(
         move |(kind, master, mtu, up, broadcast, offers)| LinkState {
             offers,
             alternative_names: if position == 0 {

@@ -7,7 +7,11 @@ mod rules;
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mcr::{config::model::Local, daemon::relay_mac, plan::World};
+use mcr::{
+    config::model::{LinkName, LinkSelector, Local, Way},
+    daemon::relay_mac,
+    plan::{LinkState, World},
+};
 use mcr_tests::{
     Capture, Captured, Inject, Mcr, Netns, PacketType,
     fixtures::{Fixture, HOST_MAC, Ingress, MTU, SIDE_MTU, STATION, STATION_MAC, fixtures, world},
@@ -31,10 +35,13 @@ struct Wires {
     receiver: Netns,
     /// Interface indexes of `in`, `out`, `side` and `trunk`.
     indexes: [u32; 4],
+    /// Those of further links that are as `out` is.
+    more: BTreeMap<u32, String>,
 }
 
 impl Wires {
-    fn new() -> Result<Self> {
+    fn new(more: u8) -> Result<Self> {
+        let more: Vec<_> = (0..more).map(|number| format!("more{number}")).collect();
         let [relay, sender, receiver] = ["relay", "sender", "receiver"].map(Netns::new);
         let (relay, sender, receiver) = (relay?, sender?, receiver?);
         for netns in [&relay, &sender, &receiver] {
@@ -47,6 +54,12 @@ impl Wires {
         relay.veth_to(&sender, "trunk", "trunk")?;
         relay.veth_to(&receiver, "out", "out")?;
         relay.veth_to(&receiver, "side", "side")?;
+        for link in &more {
+            relay.veth_to(&receiver, link, link)?;
+            for end in [&relay, &receiver] {
+                end.ip(&format!("link set {link} mtu {MTU}"))?;
+            }
+        }
         relay.ip(&format!("link set in address {}", mac(HOST_MAC)))?;
         for link in ["in", "trunk", "out", "side"] {
             let end = if ["in", "trunk"].contains(&link) {
@@ -67,15 +80,22 @@ impl Wires {
         ))?;
         let links = ["in", "out", "side", "trunk"];
         relay.wait_running(&links, LONG)?;
+        let further: Vec<_> = more.iter().map(String::as_str).collect();
+        relay.wait_running(&further, LONG)?;
         let indexes = relay.run(|| {
             let [ingress, out, side, trunk] = links.map(if_nametoindex);
             Ok([ingress?, out?, side?, trunk?])
+        })?;
+        let more = relay.run(|| {
+            let index = |name: String| Ok((if_nametoindex(name.as_str())?, name));
+            more.into_iter().map(index).collect()
         })?;
         Ok(Self {
             relay,
             sender,
             receiver,
             indexes,
+            more,
         })
     }
 }
@@ -91,7 +111,8 @@ impl Wires {
             let strip = format!("-K {link} rxvlan off rx-vlan-stag-hw-parse off");
             self.relay.ethtool(&strip)?;
         }
-        for link in ["out", "side"] {
+        let more = self.more.values().map(String::as_str);
+        for link in ["out", "side"].into_iter().chain(more) {
             self.receiver.ethtool(&format!("-K {link} gro on"))?;
         }
         Ok(())
@@ -352,8 +373,44 @@ fn count(report: &serde_json::Value, link: &str, expected: &Expectations) -> Res
     Ok(())
 }
 
-fn check(arguments: &[&str], by: By) -> Result<()> {
-    let wires = Wires::new()?;
+/// Has what is sent to `out` sent to links that are like it as well.
+fn widen(world: &mut World, wires: &Wires) -> Result<()> {
+    let [_, out, ..] = wires.indexes;
+    let like = world.links.get(&out).context("there is no out")?.clone();
+    for (index, name) in &wires.more {
+        let link = LinkState {
+            name: name.clone(),
+            mac: wires.relay.link(name)?.mac,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
+            ..like.clone()
+        };
+        world.links.insert(*index, link);
+    }
+    for relay in &mut world.relays {
+        let mut ways = relay.to.iter();
+        let out = ways.find(|way| way.link.to_string() == "out" && way.edits.unicast.is_none());
+        let Some(out) = out.cloned() else {
+            continue;
+        };
+        for name in wires.more.values().filter_map(|name| LinkName::new(name)) {
+            let link = LinkSelector::Name(name);
+            relay.to.push(Way { link, ..out });
+        }
+    }
+    Ok(())
+}
+
+/// How many routes have their copies made by this replicator.
+fn routes_by(mcr: &Mcr, replicator: &str) -> Result<usize> {
+    let routes = mcr.show("routes")?;
+    let routes = routes["routes"].as_array().context("no routes")?.clone();
+    let by = |route: &&serde_json::Value| route["egresses"][0]["replicator"] == replicator;
+    Ok(routes.iter().filter(by).count())
+}
+
+fn check(arguments: &[&str], by: By, more: u8) -> Result<()> {
+    let wires = Wires::new(more)?;
     let mut world = World {
         relay_mac: wires.relay.run(|| Ok(relay_mac("default")))?,
         ..world(wires.indexes)
@@ -363,6 +420,7 @@ fn check(arguments: &[&str], by: By) -> Result<()> {
         let mac = wires.relay.link(name)?.mac;
         world.links.change(index, |link| link.mac = mac);
     }
+    widen(&mut world, &wires)?;
     for relay in &mut world.relays {
         match by {
             By::TrafficControl => {}
@@ -386,10 +444,13 @@ fn check(arguments: &[&str], by: By) -> Result<()> {
         ensure!(relayed > 10, "only {relayed} frames of {link} to relay");
     }
 
-    let captures = [
+    let mut captures = vec![
         (out, Capture::on(&wires.receiver, "out")?),
         (side, Capture::on(&wires.receiver, "side")?),
     ];
+    for (index, name) in &wires.more {
+        captures.push((*index, Capture::on(&wires.receiver, name)?));
+    }
     let mut mcr = Mcr::with_rules(
         &wires.relay,
         &rules::rules(&world.relays),
@@ -401,6 +462,12 @@ fn check(arguments: &[&str], by: By) -> Result<()> {
             xdp > others,
             "{xdp} routes are served by XDP, {others} are not"
         );
+    }
+    if more > 0 && by == By::TrafficControl {
+        for replicator in ["broadcast", "clone"] {
+            let routes = routes_by(&mcr, replicator)?;
+            ensure!(routes > 10, "{routes} routes by {replicator}");
+        }
     }
     let mut left = BTreeMap::new();
     for (link, expected) in &expected {
@@ -432,6 +499,21 @@ fn the_fixtures_cross_as_the_model_says_by_tcx() -> Result<()> {
     check(
         &["--datapath", "tc", "--tc-hook", "tcx"],
         By::TrafficControl,
+        0,
+    )
+}
+
+#[test]
+fn the_fixtures_cross_as_the_model_says_to_many_links_at_once() -> Result<()> {
+    check(&["--datapath", "tc"], By::TrafficControl, 12)
+}
+
+#[test]
+fn the_fixtures_cross_as_the_model_says_to_many_links_at_once_by_clsact() -> Result<()> {
+    check(
+        &["--datapath", "tc", "--tc-hook", "clsact"],
+        By::TrafficControl,
+        12,
     )
 }
 
@@ -440,16 +522,23 @@ fn the_fixtures_cross_as_the_model_says_by_clsact() -> Result<()> {
     check(
         &["--datapath", "tc", "--tc-hook", "clsact"],
         By::TrafficControl,
+        0,
     )
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_packet_sockets() -> Result<()> {
-    check(&["--datapath", "afpacket"], By::PacketSockets)
+    check(&["--datapath", "afpacket"], By::PacketSockets, 0)
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_xdp_and_what_it_leaves_by_tc() -> Result<()> {
     needs!(XdpFeatures);
-    check(&["--datapath", "auto"], By::Xdp)
+    check(&["--datapath", "auto"], By::Xdp, 0)
+}
+
+#[test]
+fn the_fixtures_cross_as_the_model_says_to_several_links_by_xdp() -> Result<()> {
+    needs!(XdpFeatures);
+    check(&["--datapath", "auto"], By::Xdp, 3)
 }

@@ -21,7 +21,7 @@ echo "@vm kernel $(uname -r)"
 # Seconds since the start.
 now() { read -r seconds _ < /proc/uptime; echo "${seconds%.*}"; }
 
-export MCR_BIN=/usr/bin/mcr MCR_REPORT=/tmp/report RUST_BACKTRACE=0
+export MCR_SLOWER=10 MCR_BIN=/usr/bin/mcr MCR_REPORT=/tmp/report RUST_BACKTRACE=0
 set --
 while read -r argument; do set -- "$@" "$argument"; done < /arguments
 for test in /tests/*; do
@@ -29,8 +29,8 @@ for test in /tests/*; do
     : > $MCR_REPORT
     echo "@vm begin $name"
     began=$(now)
-    # Only what hangs takes that long.
-    cd /tmp && timeout -s KILL 1200 "$test" --color never "$@" 2>&1
+    # Tests wait more than they work, so two run at a time. Only what hangs takes that long.
+    cd /tmp && timeout -s KILL 1200 "$test" --color never --test-threads 2 "$@" 2>&1
     code=$?
     sed 's/^/@vm /' $MCR_REPORT
     echo "@vm end $name $code $(($(now) - began))"

@@ -10,7 +10,7 @@ use rtnetlink::{
     },
     packet_route::{
         RouteNetlinkMessage,
-        tc::{TcHandle, TcHeader, TcMessage},
+        tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
@@ -36,7 +36,7 @@ pub(super) fn add(name: &str) -> Result<bool, StepError> {
 ///
 /// Those of netlink; also where there is no such qdisc or link.
 pub(super) fn remove_if_unused(ifindex: u32) -> io::Result<()> {
-    for hook in [TcHandle::MIN_INGRESS, TcHandle::MIN_EGRESS] {
+    for hook in [INGRESS, EGRESS] {
         if !filters(ifindex, hook)?.is_empty() {
             return Ok(());
         }
@@ -56,16 +56,50 @@ pub(super) fn remove_if_unused(ifindex: u32) -> io::Result<()> {
     )
 }
 
-/// The priorities of the filters at the ingress of a link.
+/// The hook for what arrives, as the lower half of a handle.
+pub(super) const INGRESS: u16 = TcHandle::MIN_INGRESS;
+/// The hook for what is sent.
+pub(super) const EGRESS: u16 = TcHandle::MIN_EGRESS;
+
+/// A filter at a hook of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Filter {
+    /// Its priority.
+    pub(super) priority: u16,
+    /// Its handle.
+    pub(super) handle: TcHandle,
+    /// The name of its eBPF program, if it has one.
+    pub(super) program: Option<String>,
+}
+
+impl Filter {
+    fn read(message: &TcMessage) -> Self {
+        let options = message
+            .attributes
+            .iter()
+            .flat_map(|attribute| match attribute {
+                TcAttribute::Options(options) => options.as_slice(),
+                _ => &[],
+            });
+        let mut names = options.filter_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+            _ => None,
+        });
+        Self {
+            // Priority and protocol share a word (`TC_H_MAJ` in `net/sched/cls_api.c`).
+            priority: u16::try_from(message.header.info >> 16).unwrap_or_default(),
+            handle: message.header.handle,
+            program: names.next(),
+        }
+    }
+}
+
+/// The filters at a hook of a link, [`INGRESS`] or [`EGRESS`].
 ///
 /// # Errors
 ///
 /// Those of netlink.
-pub(super) fn priorities(ifindex: u32) -> io::Result<Vec<u16>> {
-    filters(ifindex, TcHandle::MIN_INGRESS)
-}
-
-fn filters(ifindex: u32, hook: u16) -> io::Result<Vec<u16>> {
+pub(super) fn filters(ifindex: u32, hook: u16) -> io::Result<Vec<Filter>> {
     let parent = TcHandle {
         major: TcHandle::CLSACT.major,
         minor: hook,
@@ -77,8 +111,7 @@ fn filters(ifindex: u32, hook: u16) -> io::Result<Vec<u16>> {
         NLM_F_DUMP,
         |answer| {
             if let RouteNetlinkMessage::NewTrafficFilter(filter) = answer {
-                // Priority and protocol share a word (`TC_H_MAJ` in `net/sched/cls_api.c`).
-                found.extend(u16::try_from(filter.header.info >> 16));
+                found.push(Filter::read(&filter));
             }
         },
     )?;

@@ -4,13 +4,17 @@ use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::Link as _,
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions},
     },
     util::KernelVersion,
 };
 use nix::net::if_::{if_indextoname, if_nameindex};
 
-use super::{chain, clsact, tenant::Tenant};
+use super::{
+    chain,
+    clsact::{self, Filter},
+    tenant::Tenant,
+};
 use crate::datapath::StepError;
 
 /// The priority of our filters under clsact. A filter without one gets 49152 or less, the
@@ -74,11 +78,7 @@ impl Attacher {
         let links = if_nameindex()
             .map_err(|errno| StepError::system("can't list the links", errno.into()))?;
         for link in &links {
-            remove_leftover(
-                &link.name().to_string_lossy(),
-                link.index(),
-                tenant.handle(),
-            );
+            remove_leftover(&link.name().to_string_lossy(), link.index(), &tenant);
         }
         Ok(Self::Clsact(tenant))
     }
@@ -101,14 +101,16 @@ impl Attacher {
         let name = if_indextoname(ifindex)
             .map_err(|errno| StepError::system(format!("link {ifindex}"), errno.into()))?;
         let name = name.to_string_lossy();
-        let mut qdisc = None;
+        // If something fails from here on, what is done until then is taken back.
+        let mut attachment = Attachment::default();
         let options = match self {
             Self::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
             Self::Clsact(tenant) => {
                 // Another mcr that has added it leaves it to us if it ends first.
                 let ours = clsact::add(&name)?
-                    || clsact::priorities(ifindex).is_ok_and(|all| all.contains(&PRIORITY));
-                qdisc = ours.then_some(ifindex);
+                    || clsact::filters(ifindex, clsact::INGRESS)
+                        .is_ok_and(|filters| filters.iter().any(is_ours));
+                attachment.qdisc = ours.then_some(ifindex);
                 TcAttachOptions::Netlink(NlOptions {
                     priority: PRIORITY,
                     handle: tenant.handle(),
@@ -124,16 +126,14 @@ impl Attacher {
             .attach_with_options(&name, direction, options)
             .map_err(|error| failed(&error))?;
         let link = program.take_link(id).map_err(|error| failed(&error))?;
-        Ok(Attachment {
-            link: Some(link),
-            qdisc,
-        })
+        attachment.link = Some(link);
+        Ok(attachment)
     }
 }
 
 /// A program at one hook. Detached when dropped, even if the link has moved to another
 /// network namespace meanwhile.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Attachment {
     link: Option<SchedClassifierLink>,
     /// The link whose qdisc is ours to remove, unless somebody else has come to use it.
@@ -150,18 +150,39 @@ impl Drop for Attachment {
     }
 }
 
-/// Removes the filters with this handle, and the qdisc if it was the last one; there mostly is
-/// none.
-fn remove_leftover(name: &str, ifindex: u32, handle: TcHandle) {
-    let remove = |direction| {
-        let leftover = SchedClassifierLink::attached(name, direction, PRIORITY, handle, None);
-        leftover.is_ok_and(|link| link.detach().is_ok())
+/// Removes the filters of this number that are ours, and the qdisc if it was the last one; there
+/// mostly is none. Somebody else's may have the same handle and priority, but not the program.
+fn remove_leftover(name: &str, ifindex: u32, tenant: &Tenant) {
+    let handle = tenant.handle();
+    let hooks = [
+        (TcAttachType::Ingress, clsact::INGRESS),
+        (TcAttachType::Egress, clsact::EGRESS),
+    ];
+    let remove = |(direction, hook)| {
+        let ours = clsact::filters(ifindex, hook).is_ok_and(|filters| {
+            filters.iter().any(|filter| {
+                is_ours(filter)
+                    && (filter.handle.major, filter.handle.minor) == (0, tenant.number())
+            })
+        });
+        // Such a value detaches when it ends, so there is none of a stranger's.
+        ours && SchedClassifierLink::attached(name, direction, PRIORITY, handle, None)
+            .is_ok_and(|link| link.detach().is_ok())
     };
-    let removed = [TcAttachType::Ingress, TcAttachType::Egress].map(remove);
+    let removed = hooks.map(remove);
     if removed.contains(&true) {
         // Somebody's filter may stand in the way, and the qdisc is theirs then.
         let _ = clsact::remove_if_unused(ifindex);
     }
+}
+
+/// Whether a filter is that of an mcr.
+fn is_ours(filter: &Filter) -> bool {
+    filter.priority == PRIORITY
+        && filter
+            .program
+            .as_deref()
+            .is_some_and(|name| [super::ARRIVING, super::LEAVING].contains(&name))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 pub(super) mod array;
 mod counters;
 mod devices;
-mod hash;
+pub(super) mod devmap;
+pub(super) mod hash;
 mod trie;
 
 use std::io;
@@ -142,8 +143,8 @@ impl Maps {
                 self.egresses.put(change)
             }
             Op::Devices(change) => self.devices.put(change),
-            // It is an attachment alone.
-            Op::Xdp(_) => Ok(()),
+            // They are no entries.
+            Op::Fan(_) | Op::Xdp(_) => Ok(()),
         }
     }
 

@@ -45,6 +45,11 @@ impl Tenant {
         )))
     }
 
+    /// The number: the lower half of [`Self::handle`], of which the upper one is 0.
+    pub(super) fn number(&self) -> u16 {
+        self.number
+    }
+
     /// The handle of this process's filters.
     pub(super) fn handle(&self) -> TcHandle {
         TcHandle::new(0, self.number)

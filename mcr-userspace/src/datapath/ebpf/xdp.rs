@@ -37,13 +37,6 @@ pub(super) fn load(object: &mut aya::Ebpf) -> Result<ProgramFd, LoadError> {
         .map_err(|error| StepError::system("keep a program", error).into())
 }
 
-/// The ids of the programs that are loaded.
-pub(super) fn ids(object: &aya::Ebpf) -> Vec<u32> {
-    let programs = PROGRAMS.map(|name| object.program(name)).into_iter();
-    let loaded = programs.flatten().filter_map(|program| program.info().ok());
-    loaded.map(|info| info.id()).collect()
-}
-
 impl Attachments {
     /// Attaches to a link or detaches from it.
     pub(super) fn step(

@@ -77,7 +77,7 @@ pub(crate) fn send(bed: &Bed, count: usize) -> Result<Duration> {
     };
     netns.run(|| {
         pin(0, 0)?;
-        hurry()?;
+        hurry(0)?;
         match bed.scene.generator {
             Generator::Live => {
                 let link = if_nametoindex(Bed::SENDER_LINK)?;

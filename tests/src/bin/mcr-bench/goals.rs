@@ -139,6 +139,17 @@ pub(crate) fn ring_verdict(outcome: &ring::Outcome) -> Verdict {
 /// Who makes copies for containers, `mcr` and its yardstick.
 pub(crate) const CONTAINERS: [Variant; 2] = [MIRRED, subject(Datapath::Auto, true, Edits::None)];
 
+/// Frames for containers, and so many of them a second.
+pub(crate) const CONTAINER_COPIES: u8 = 20;
+pub(crate) const CONTAINER_RATE: u32 = 100_000;
+
+/// Whether that is what [`containers_verdict`] is about.
+pub(crate) fn is_containers(options: &latency::Options) -> bool {
+    options.variants() == CONTAINERS
+        && options.fan_out() == CONTAINER_COPIES
+        && options.rate() == CONTAINER_RATE
+}
+
 /// Frames for containers: none may be lost.
 pub(crate) fn containers_verdict(rows: &[latency::Row]) -> Verdict {
     let p99 = |row: &latency::Row| match &row.delays {

@@ -99,7 +99,7 @@ pub(crate) fn measure(options: &Options) -> Result<Outcome> {
     for variant in [Variant::Plain, MCR] {
         let bed = Bed::new(&scene)?;
         let running = start(&bed, variant)?;
-        running.pin(CPU)?;
+        running.own(CPU)?;
         copiers.push((bed, running, Vec::new(), 0));
     }
     for _ in 0..options.runs.runs {

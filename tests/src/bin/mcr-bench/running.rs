@@ -75,8 +75,8 @@ impl Running {
         tasks.map(|task| Ok(task?.path())).collect()
     }
 
-    /// Lets all its threads run on this CPU alone.
-    pub(crate) fn pin(&self, cpu: usize) -> Result<()> {
+    /// Lets all its threads run on this CPU alone, and before others there.
+    pub(crate) fn own(&self, cpu: usize) -> Result<()> {
         for task in self.tasks()? {
             let id = task
                 .file_name()
@@ -84,6 +84,7 @@ impl Running {
                 .to_string_lossy()
                 .parse()?;
             sys::pin(id, cpu)?;
+            sys::hurry(id)?;
         }
         Ok(())
     }

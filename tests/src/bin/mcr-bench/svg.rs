@@ -56,7 +56,7 @@ fn costs(outcome: &Outcome, file: &Path) -> Drawn {
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(150)
-        .build_cartesian_2d(0.0..most * 1.1, (0..count).into_segmented())?;
+        .build_cartesian_2d(0.0..most * 1.1, (0..count - 1).into_segmented())?;
     let name = |place: &SegmentValue<i32>| match place {
         SegmentValue::CenterOf(place) => usize::try_from(count - 1 - place)
             .ok()

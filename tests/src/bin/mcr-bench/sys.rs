@@ -66,13 +66,13 @@ pub(crate) fn pin(task: i32, cpu: usize) -> Result<()> {
         .with_context(|| format!("cannot run on CPU {cpu}: this needs two CPUs"))
 }
 
-/// Lets this thread run before all others that do not ask for the same: `SCHED_FIFO`.
-pub(crate) fn hurry() -> Result<()> {
+/// Lets a task (0: this thread) run before all others that do not ask for the same: `SCHED_FIFO`.
+pub(crate) fn hurry(task: i32) -> Result<()> {
     // SAFETY: all zero is a valid value.
     let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
     parameter.sched_priority = PRIORITY;
     // SAFETY: the parameter outlives the call.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) };
+    let result = unsafe { libc::sched_setscheduler(task, libc::SCHED_FIFO, &raw const parameter) };
     Errno::result(result)
         .map(drop)
         .context("cannot run before others")

@@ -119,6 +119,24 @@ impl Code {
             .instruction(0, 0, 0, 0, byte)
     }
 
+    /// Goes to where [`Self::land`] is told of the result, if a register is so.
+    pub(crate) fn jump_if(&mut self, register: Register, how: If, value: i32) -> usize {
+        self.instruction(how as u8, register, 0, 0, value);
+        self.words.len() - 1
+    }
+
+    /// A jump ends here.
+    pub(crate) fn land(&mut self, place: usize) -> &mut Self {
+        let [code, registers, _, _, rest @ ..] = self.words[place].to_le_bytes();
+        // Programs here are far shorter than 2^15.
+        let [a, b] = i16::try_from(self.words.len() - place - 1)
+            .unwrap_or(i16::MAX)
+            .to_le_bytes();
+        let [c, d, e, f] = rest;
+        self.words[place] = u64::from_le_bytes([code, registers, a, b, c, d, e, f]);
+        self
+    }
+
     /// Goes to [`Self::leave`] if a register is so.
     pub(crate) fn leave_if(&mut self, register: Register, how: If, value: i32) -> &mut Self {
         self.leaving.push(self.words.len());
@@ -147,15 +165,8 @@ impl Code {
             // The verifier refuses instructions that nothing leads to.
             return self;
         }
-        let here = self.words.len();
         for place in std::mem::take(&mut self.leaving) {
-            let [code, registers, _, _, rest @ ..] = self.words[place].to_le_bytes();
-            // Programs here are far shorter than 2^15.
-            let [a, b] = i16::try_from(here - place - 1)
-                .unwrap_or(i16::MAX)
-                .to_le_bytes();
-            let [c, d, e, f] = rest;
-            self.words[place] = u64::from_le_bytes([code, registers, a, b, c, d, e, f]);
+            self.land(place);
         }
         self.end(verdict)
     }

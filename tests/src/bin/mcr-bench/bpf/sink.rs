@@ -118,14 +118,14 @@ impl Counts {
     }
 }
 
-/// Notes how long the frame at register 2 was under way.
+/// Notes how long the frame at register 2 was under way, if it is one that is measured.
 fn time(code: &mut Code, delays: &Map, frames: u32, link: usize) -> io::Result<()> {
     let number = |value: u32| i32::try_from(value).map_err(io::Error::other);
     let first = u32::try_from(link).map_err(io::Error::other)? * frames;
     code.load(Width::Eight, 7, (2, SENT_AT))
-        .load(Width::Four, 8, (2, NUMBER_AT))
-        .leave_if(8, If::Greater, number(frames - 1)?)
-        .add(8, number(first)?)
+        .load(Width::Four, 8, (2, NUMBER_AT));
+    let others = code.jump_if(8, If::Greater, number(frames - 1)?);
+    code.add(8, number(first)?)
         .call(TIME)
         .subtract(0, 7)
         .copy(7, 0)
@@ -135,6 +135,7 @@ fn time(code: &mut Code, delays: &Map, frames: u32, link: usize) -> io::Result<(
         .add(2, -4)
         .call(LOOKUP)
         .leave_if(0, If::Equal, 0)
-        .store(Width::Eight, (0, 0), 7);
+        .store(Width::Eight, (0, 0), 7)
+        .land(others);
     Ok(())
 }
