@@ -48,12 +48,12 @@ pub struct Held {
     pub sets: BTreeMap<u32, EgressSet>,
     /// By id.
     pub egresses: BTreeMap<u32, Egress>,
+    /// Links of sets that get a frame at once.
+    pub fans: BTreeMap<u32, Fan>,
     /// By the id of their set.
     pub devices: BTreeMap<u32, Devices>,
     /// Where the XDP program is attached, by interface index.
     pub xdp: BTreeMap<u32, Xdp>,
-    /// Links of sets that get a frame at once.
-    pub fans: BTreeMap<u32, Fan>,
 }
 
 impl Held {
@@ -82,9 +82,9 @@ impl Held {
             limits: table.limits.clone(),
             sets: table.sets.clone(),
             egresses: table.egresses.clone(),
+            fans: table.fans.clone(),
             devices: table.devices.clone(),
             xdp: table.xdp.clone(),
-            fans: table.fans.clone(),
         }
     }
 
@@ -101,9 +101,9 @@ impl Held {
                 limits: self.limits,
                 sets: self.sets,
                 egresses: self.egresses,
+                fans: self.fans,
                 devices: self.devices,
                 xdp: self.xdp,
-                fans: self.fans,
                 ..Table::default()
             },
             routes: self.routes,
@@ -136,9 +136,9 @@ impl Held {
             Op::Limit(change) => put(&mut self.limits, change),
             Op::Set(change) => put(&mut self.sets, change),
             Op::Egress(change) => put(&mut self.egresses, change),
+            Op::Fan(change) => put(&mut self.fans, change),
             Op::Devices(change) => put(&mut self.devices, change),
             Op::Xdp(change) => put(&mut self.xdp, change),
-            Op::Fan(change) => put(&mut self.fans, change),
         }
     }
 

@@ -11,6 +11,8 @@ use std::{
     time::Instant,
 };
 
+use mcr_common::table::Egress;
+
 use self::again::Again;
 use super::{
     ledger::{Ledger, Report},
@@ -159,7 +161,7 @@ impl Controller {
     #[must_use]
     pub fn egresses(&self) -> BTreeSet<u32> {
         let egresses = self.table.egresses.values();
-        egresses.map(|egress| egress.ifindex()).collect()
+        egresses.map(Egress::ifindex).collect()
     }
 
     /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
@@ -214,15 +216,15 @@ impl Controller {
                         return Err(error.into());
                     }
                     let reason = error.error.to_string();
-                    match attaching(&error.op) {
-                        Some((ifindex, Hook::Xdp)) => {
+                    match (attaching(&error.op), is_new_fan(&error.op)) {
+                        (Some((ifindex, Hook::Xdp)), _) => {
                             self.world.refused_xdp.insert(ifindex, reason);
                         }
-                        Some((ifindex, Hook::TrafficControl)) => {
+                        (Some((ifindex, Hook::TrafficControl)), _) => {
                             self.world.refused.insert(ifindex, reason);
                         }
-                        None if is_new_fan(&error.op) => self.world.no_fan = reason,
-                        None => return Err(error.into()),
+                        (None, true) => self.world.no_fan = reason,
+                        (None, false) => return Err(error.into()),
                     }
                 }
             }

@@ -93,7 +93,7 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
     let mut back_end = Ebpf::load(hook, &settings.limits)?;
-    let (xdp, no_xdp) = load_xdp(settings, &mut back_end);
+    let no_xdp = xdp(settings, &mut back_end);
     Ok(Selected {
         no_fan: back_end.no_fan(),
         own_programs: back_end.programs(),
@@ -101,24 +101,21 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
         leased: hook.outlives_process(),
         means: Means {
             programs: true,
-            xdp,
+            xdp: no_xdp.is_none(),
             demanded: settings.datapath,
         },
         no_programs: String::new(),
-        no_xdp,
+        no_xdp: no_xdp.unwrap_or_default(),
     })
 }
 
-/// Loads the XDP programs beside, unless nobody wants them; says whether, and if not, why not. Without
-/// them the TC program does all there is to do.
-fn load_xdp(settings: &Settings, back_end: &mut Ebpf) -> (bool, String) {
+/// Loads the XDP programs beside, unless nobody wants them, and says why there are none. Without them
+/// the TC program does all there is to do.
+fn xdp(settings: &Settings, back_end: &mut Ebpf) -> Option<String> {
     if settings.datapath == DatapathChoice::Tc {
-        return (false, String::new());
+        return Some(String::new());
     }
-    match back_end.load_xdp() {
-        Ok(()) => (true, String::new()),
-        Err(error) => (false, error.to_string()),
-    }
+    back_end.load_xdp().err().map(|error| error.to_string())
 }
 
 /// Packet sockets, with why there are no programs in the kernel.

@@ -144,17 +144,6 @@ impl Ebpf {
         })
     }
 
-    /// Loads the XDP programs beside, for links and relays that they are right for.
-    ///
-    /// # Errors
-    ///
-    /// [`LoadError`]; the TC program does all there is to do then.
-    pub fn load_xdp(&mut self) -> Result<(), LoadError> {
-        let editor = xdp::load(&mut self.object)?;
-        self.maps.devices.edit_by(editor);
-        Ok(())
-    }
-
     /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
     /// can.
     #[must_use]
@@ -191,6 +180,17 @@ impl Ebpf {
         let programs = self.object.programs();
         let infos = programs.filter_map(|(_, program)| program.info().ok());
         infos.map(|info| info.id()).collect()
+    }
+
+    /// Loads the XDP programs beside, for links and relays that they are right for.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; the TC program does all there is to do then.
+    pub fn load_xdp(&mut self) -> Result<(), LoadError> {
+        let editor = xdp::load(&mut self.object)?;
+        self.maps.devices.edit_by(editor);
+        Ok(())
     }
 
     /// Attaches to a link what is not attached yet, and takes away what is not wanted.
@@ -249,9 +249,9 @@ impl Datapath for Ebpf {
     fn step(&mut self, op: &Op) -> Result<(), StepError> {
         let change = match op {
             Op::Link(change) => change,
-            Op::Xdp(change) => return self.xdp.step(&mut self.object, *change),
             Op::Fan(change) => return self.fan(change),
             Op::Egress(change) => return self.maps.step(&Op::Egress(self.placed(change))),
+            Op::Xdp(change) => return self.xdp.step(&mut self.object, *change),
             _ => return self.maps.step(op),
         };
         let ifindex = change.key;

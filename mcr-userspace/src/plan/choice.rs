@@ -83,11 +83,9 @@ pub(super) struct Job<'a> {
 /// without an end.
 type Way = fn(&World, &Job<'_>) -> Result<Replicator, String>;
 
-/// The ways that are faster than one clone after another, the fastest first, each with its name.
-const FASTER: [(&str, Way); 2] = [("xdp", xdp::way), ("broadcast", broadcast::can)];
-
-/// How many of them are not asked where the TC program is demanded.
-const BEFORE_TC: usize = 1;
+/// The ways that are faster than one clone after another, each with its name.
+const XDP: (&str, Way) = ("xdp", xdp::way);
+const BROADCAST: (&str, Way) = ("broadcast", broadcast::can);
 
 /// Chooses the fastest replicator that is right for a job.
 ///
@@ -101,10 +99,15 @@ pub(super) fn choose(world: &World, job: &Job<'_>) -> Choice {
             reason: world.no_programs.clone(),
         };
     }
-    match world.means.demanded {
-        DatapathChoice::Tc => first(&FASTER[BEFORE_TC..], world, job),
-        _ => first(&FASTER, world, job),
-    }
+    // A single copy the TC program makes by redirection, which nothing outdoes but XDP.
+    let several = job.egresses.len() > 1;
+    let ways: &[_] = match (world.means.demanded, several) {
+        (DatapathChoice::Tc, false) => &[],
+        (DatapathChoice::Tc, true) => &[BROADCAST],
+        (_, false) => &[XDP],
+        (_, true) => &[XDP, BROADCAST],
+    };
+    first(ways, world, job)
 }
 
 /// The first of these ways that can, or else clones.

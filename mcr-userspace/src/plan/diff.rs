@@ -34,12 +34,12 @@ pub enum Op {
     Set(Box<Change<u32, EgressSet>>),
     /// An egress.
     Egress(Box<Change<u32, Egress>>),
+    /// The links of a set to all of which the kernel sends a frame at once.
+    Fan(Box<Change<u32, Fan>>),
     /// The links of an egress set.
     Devices(Box<Change<u32, Devices>>),
     /// The XDP program at an ingress link.
     Xdp(Change<u32, Xdp>),
-    /// The links of a set to all of which the kernel sends a frame at once.
-    Fan(Box<Change<u32, Fan>>),
 }
 
 /// What becomes of an entry. At least one of `old` and `new` is there.
@@ -78,9 +78,9 @@ impl Op {
             Self::Limit(change) => Self::Limit(change.inverse()),
             Self::Set(change) => Self::Set(Box::new(change.inverse())),
             Self::Egress(change) => Self::Egress(Box::new(change.inverse())),
+            Self::Fan(change) => Self::Fan(Box::new(change.inverse())),
             Self::Devices(change) => Self::Devices(Box::new(change.inverse())),
             Self::Xdp(change) => Self::Xdp(change.inverse()),
-            Self::Fan(change) => Self::Fan(Box::new(change.inverse())),
         }
     }
 }
@@ -112,14 +112,14 @@ impl fmt::Display for Op {
             Self::Limit(c) => write!(f, "{} limit {}", verb(c), c.key),
             Self::Set(c) => write!(f, "{} egress set {}", verb(c), c.key),
             Self::Egress(c) => write!(f, "{} egress {}", verb(c), c.key),
-            Self::Devices(c) => write!(f, "{} the links of egress set {}", verb(c), c.key),
-            Self::Xdp(c) => write!(f, "{} the XDP program at link {}", verb(c), c.key),
             Self::Fan(c) => write!(
                 f,
                 "{} the way to all links of egress set {}",
                 verb(c),
                 c.key
             ),
+            Self::Devices(c) => write!(f, "{} the links of egress set {}", verb(c), c.key),
+            Self::Xdp(c) => write!(f, "{} the XDP program at link {}", verb(c), c.key),
         }
     }
 }

@@ -307,10 +307,10 @@ impl<'a> Parts<'a> {
                     limited: !over.is_empty() || wishes.iter().any(|w| w.relay.limit.is_some()),
                 };
                 let choice = choose(self.world, &job);
-                slot.xdp = self.serve(&job, set, choice.replicator) as u8;
                 if choice.replicator == Replicator::Broadcast {
                     slot.fan = self.fan(set, &egresses, named)?;
                 }
+                slot.xdp = self.serve(&job, set, choice.replicator) as u8;
                 self.table.choices.insert(id, choice);
             }
         }

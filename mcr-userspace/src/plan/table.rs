@@ -35,12 +35,12 @@ pub struct Table {
     pub sets: BTreeMap<u32, EgressSet>,
     /// Egresses by id: members of sets, and those that stand for all of a set.
     pub egresses: BTreeMap<u32, Egress>,
+    /// The links of sets to all of which the kernel sends a frame at once, by the id of the set.
+    pub fans: BTreeMap<u32, Fan>,
     /// The egress sets to whose members the XDP program sends at once, by id.
     pub devices: BTreeMap<u32, Devices>,
     /// Where the XDP program is to be attached, by interface index.
     pub xdp: BTreeMap<u32, Xdp>,
-    /// The links of sets to all of which the kernel sends a frame at once, by the id of the set.
-    pub fans: BTreeMap<u32, Fan>,
     /// Whom a slot counts for. The datapath does not know this.
     pub owners: BTreeMap<u32, Owner>,
     /// The relay a bucket belongs to. The datapath does not know this.

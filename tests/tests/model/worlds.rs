@@ -247,15 +247,14 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
     let device = prop_oneof![12 => Just("veth"), 1 => Just("")];
     let up = weighted(0.9);
     let broadcast = weighted(0.7);
-    let offers = (device, weighted(0.8), weighted(0.8));
-    let offers = offers.prop_map(|(device, xdp, xdp_transmit)| Offers {
-        device: device.to_owned(),
-        xdp,
-        xdp_transmit,
-        ..Offers::default()
-    });
-    let all = (kind, master, mtu, up, broadcast, offers);
-    all.prop_map(
+    let offers =
+        (weighted(0.8), weighted(0.8), device).prop_map(|(xdp, xdp_transmit, device)| Offers {
+            device: device.to_owned(),
+            xdp,
+            xdp_transmit,
+            ..Offers::default()
+        });
+    (kind, master, mtu, up, broadcast, offers).prop_map(
         move |(kind, master, mtu, up, broadcast, offers)| LinkState {
             offers,
             alternative_names: if position == 0 {

@@ -143,7 +143,7 @@ impl Maps {
                 self.egresses.put(change)
             }
             Op::Devices(change) => self.devices.put(change),
-            // They are no entries.
+            // They are no entries of maps.
             Op::Fan(_) | Op::Xdp(_) => Ok(()),
         }
     }

@@ -127,7 +127,7 @@ mod tests {
     use mcr_common::table::HopEdit;
 
     use super::*;
-    use crate::plan::world::{LinkKind, LinkMap, Offers};
+    use crate::plan::world::Offers;
 
     const MARK: [u8; 6] = [2, 0x6d, 0, 0, 0, 1];
 
@@ -229,7 +229,7 @@ mod tests {
                 offers(world, |offers| offers.queues = true);
             }),
             ("link 7 is a card, for which", |world, _| {
-                world.links = LinkMap::from_iter((1..7).map(|index| (index, link(index))));
+                world.links = (1..7).map(|index| (index, link(index))).collect();
             }),
         ];
         for (begin, change) in cases {
