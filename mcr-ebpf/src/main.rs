@@ -17,6 +17,8 @@ mod copy;
 #[cfg(target_arch = "bpf")]
 mod edit;
 #[cfg(target_arch = "bpf")]
+mod fan;
+#[cfg(target_arch = "bpf")]
 mod log;
 #[cfg(target_arch = "bpf")]
 mod maps;

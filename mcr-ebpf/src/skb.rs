@@ -3,14 +3,14 @@
 use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
+    bindings::{BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::{
         bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes,
         bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
     programs::TcContext,
 };
-use mcr_common::{Frame, HopRewrite, Tag, edit::checksum::Difference, frame::Plain};
+use mcr_common::{Frame, HopRewrite, Tag, edit::checksum::Difference, frame::Plain, table::Egress};
 
 /// `PACKET_HOST` of `include/uapi/linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
@@ -323,11 +323,29 @@ impl Skb<'_> {
         unsafe { bpf_clone_redirect(self.0.skb.skb, ifindex, 0) == 0 }
     }
 
-    /// The verdict that sends the frame itself out of the link with this interface index.
+    /// Sends a copy to an egress: out of its link, or, if it stands for a whole set, as if it arrived
+    /// there.
     #[inline(always)]
-    pub(crate) fn redirect(ifindex: u32) -> i32 {
+    pub(crate) fn clone_for(&self, egress: &Egress) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_clone_redirect(self.0.skb.skb, egress.ifindex(), direction(egress)) == 0 }
+    }
+
+    /// The verdict that sends the frame itself to an egress.
+    #[inline(always)]
+    pub(crate) fn redirect(egress: &Egress) -> i32 {
         // SAFETY: the helper has no preconditions.
-        unsafe { bpf_redirect(ifindex, 0) as i32 }
+        unsafe { bpf_redirect(egress.ifindex(), direction(egress)) as i32 }
+    }
+}
+
+/// Which side of its link a copy for this egress is handed to.
+#[inline(always)]
+fn direction(egress: &Egress) -> u64 {
+    if egress.is_fan() {
+        BPF_F_INGRESS as u64
+    } else {
+        0
     }
 }
 

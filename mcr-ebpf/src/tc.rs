@@ -90,6 +90,8 @@ pub(crate) struct Found {
     pub(crate) drop_local: u32,
     /// The number of [`Marks`].
     pub(crate) marks: u32,
+    /// One more than the id of the egress that stands for the whole set, or 0.
+    pub(crate) fan: u32,
 }
 
 impl Found {
@@ -101,6 +103,7 @@ impl Found {
         set: EMPTY_SET,
         drop_local: 0,
         marks: Marks::None as u32,
+        fan: u32::MAX - 2,
     };
 
     #[inline(always)]
@@ -108,6 +111,7 @@ impl Found {
         self.slot = hit.slot;
         self.set = hit.set;
         self.drop_local = hit.drop_local.into();
+        self.fan = hit.fan;
         Observed::RELAY
     }
 

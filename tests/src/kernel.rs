@@ -57,6 +57,11 @@ impl Held {
         self.programs.is_empty() && self.maps.is_empty()
     }
 
+    /// The ids of the programs it holds.
+    pub fn programs(&self) -> impl Iterator<Item = u32> {
+        self.programs.iter().copied()
+    }
+
     /// To how many places it holds a program attached by a descriptor, as on TCX.
     #[must_use]
     pub fn attachments(&self) -> usize {

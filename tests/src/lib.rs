@@ -76,6 +76,6 @@ pub use size::{Size, soak};
 pub use stats::Stats;
 pub use tap::Tap;
 pub use topology::Topology;
-pub use traffic::{Receiver, Sender};
+pub use traffic::{Receiver, Sender, steady_rate};
 pub use udp::{Member, udp_sender};
 pub use view::UdpView;

@@ -1,5 +1,6 @@
 //! `mcr send` and `mcr recv` as ends of a stream.
 
+use std::env;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -11,6 +12,17 @@ use crate::{Netns, Process, binary};
 
 /// How long a tool may take to begin or to end on a slow machine.
 const PROMPT: Duration = Duration::from_secs(30);
+
+/// Says how many times slower than a real machine this one is, for one that is emulated.
+const SLOWER: &str = "MCR_SLOWER";
+
+/// The rate of a stream that goes on beside whatever is tested, for `--rate`: one that any machine this
+/// side of an emulated one relays without a thought.
+#[must_use]
+pub fn steady_rate() -> String {
+    let slower = env::var(SLOWER).ok().and_then(|text| text.parse().ok());
+    format!("{}pps", 1000 / slower.unwrap_or(1).clamp(1, 1000))
+}
 
 /// A running `mcr recv`, which has joined its group.
 #[derive(Debug)]

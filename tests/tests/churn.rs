@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Netns, Receiver, Sender, Size, Topology, UdpFrame,
-    on_every_datapath, soak, socket,
+    on_every_datapath, soak, socket, steady_rate,
 };
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -119,7 +119,7 @@ impl Churn {
         let receiver = Receiver::start(&topology.receiver, &[group, "--on", "eth0"])?;
         let sender = Sender::start(
             &topology.sender,
-            &[group, "--from", "eth0", "--rate", "1000pps"],
+            &[group, "--from", "eth0", "--rate", &steady_rate()],
         )?;
         mcr.until(|stats| stats.relay("steady") > 0)?;
         let mut churn = Self {
@@ -259,6 +259,9 @@ impl Churn {
             until_relayed(&mut Inject::on(receiver, &name)?, &out, "239.1.1.3", &text)?;
         }
         let sent = self.sender.stop()?;
+        // What is still under way arrives as well.
+        let all = sent["sent"].as_u64().context("a strange summary")?;
+        self.mcr.until(|stats| stats.relay("steady") >= all)?;
         let received = self.receiver.stop()?;
         ensure!(
             received["received"] == sent["sent"],

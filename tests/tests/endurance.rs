@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mcr_tests::{Datapath, Mcr, Receiver, Sender, Size, Topology, rules, soak};
+use mcr_tests::{Datapath, Mcr, Receiver, Sender, Size, Topology, rules, soak, steady_rate};
 use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ fn endures(datapath: Datapath) -> Result<()> {
     let receiver = Receiver::start(&topology.receiver, &[group, "--on", "eth0"])?;
     let sender = Sender::start(
         &topology.sender,
-        &[group, "--from", "eth0", "--rate", "1000pps"],
+        &[group, "--from", "eth0", "--rate", &steady_rate()],
     )?;
     mcr.until(|stats| stats.relay("steady") > 0)?;
 
@@ -69,6 +69,9 @@ fn endures(datapath: Datapath) -> Result<()> {
         .with_context(|| format!("after {round} rounds"))?;
 
     let sent = sender.stop()?;
+    // What is still under way arrives as well.
+    let all = sent["sent"].as_u64().context("a strange summary")?;
+    mcr.until(|stats| stats.relay("steady") >= all)?;
     let received = receiver.stop()?;
     ensure!(
         received["received"] == sent["sent"],

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Netns, Receiver, Sender, Topology, UdpFrame,
-    on_every_datapath, socket,
+    on_every_datapath, socket, steady_rate,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ impl Steady {
         let receiver = Receiver::start(&topology.receiver, &[group, "--on", "eth0"])?;
         let sender = Sender::start(
             &topology.sender,
-            &[group, "--from", "eth0", "--rate", "1000pps"],
+            &[group, "--from", "eth0", "--rate", &steady_rate()],
         )?;
         mcr.until(|stats| stats.relay("steady") > 0)?;
         Ok(Self {

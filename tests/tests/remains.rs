@@ -16,9 +16,10 @@ const RELAY: &str = "{name: r, from: in0, to: out0, groups: 239.1.1.1, host_fram
 
 on_every_datapath!(after_sigkill);
 
-/// What tools show of programs on the ingress link, without what every link has.
-fn shown(relay: &Netns) -> Result<String> {
+/// What tools show of programs on the ingress link and of these programs, without what every link has.
+fn shown(relay: &Netns, held: Option<&Held>) -> Result<String> {
     let mut shown = String::new();
+    let mut line = |words: &str, line: &str| writeln!(shown, "{words}: {}", line.trim());
     for words in [
         "qdisc show dev in0",
         "filter show dev in0 ingress",
@@ -26,54 +27,62 @@ fn shown(relay: &Netns) -> Result<String> {
     ] {
         // Without clsact there is nothing to show filters of, which tc takes for an error.
         let said = relay.tc(words).unwrap_or_default();
-        let lines = said.lines().filter(|line| !line.contains("noqueue"));
-        for line in lines {
-            writeln!(shown, "tc {words}: {}", line.trim())?;
+        for said in said.lines().filter(|line| !line.contains("noqueue")) {
+            line(&format!("tc {words}"), said)?;
         }
     }
-    let output = relay
-        .command("bpftool")
-        .args(["net", "show"])
-        .output()
-        .context("cannot start bpftool")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    for line in said.lines().filter(|line| line.contains("mcr")) {
-        writeln!(shown, "bpftool net show: {}", line.trim())?;
+    let said = bpftool(relay, "net show")?;
+    for said in said.lines().filter(|line| line.contains("mcr")) {
+        line("bpftool net show", said)?;
+    }
+    // Its older versions do not know TCX, but programs.
+    for id in held.into_iter().flat_map(Held::programs) {
+        let said = bpftool(relay, &format!("prog show id {id}"))?;
+        if let Some(said) = said.lines().next() {
+            line("bpftool prog show", said)?;
+        }
     }
     Ok(shown)
+}
+
+/// What bpftool prints; nothing where it fails, as it does about what there is not.
+fn bpftool(relay: &Netns, words: &str) -> Result<String> {
+    let output = relay
+        .command("bpftool")
+        .args(words.split(' '))
+        .output()
+        .context("cannot start bpftool")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn after_sigkill(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let relay = &topology.relay;
-    let before = shown(relay)?;
+    let before = shown(relay, None)?;
     ensure!(before.is_empty(), "there is something already:\n{before}");
     let mut mcr = Mcr::relaying(datapath, relay, &[RELAY])?;
-    let during = shown(relay)?;
-    let visible = during.contains("mcr_tc");
-    // What is on TCX is shown by bpftool 7.3 and later.
-    let wanted = match datapath {
-        Datapath::Tcx | Datapath::Auto => visible,
-        Datapath::Clsact => true,
-        Datapath::AfPacket => false,
-    };
-    ensure!(visible == wanted, "{during}");
     let held = Held::by(&mcr)?;
+    let during = shown(relay, Some(&held))?;
+    let visible = during.contains("mcr_tc");
+    let datapath = datapath.plain()?;
+    ensure!(visible == (datapath != Datapath::AfPacket), "{during}");
     mcr.signal(Signal::SIGKILL)?;
     mcr.wait(WAIT)?;
-    if datapath.plain()? == Datapath::Clsact {
-        let after = shown(relay)?;
+    if datapath == Datapath::Clsact {
+        let after = shown(relay, Some(&held))?;
         ensure!(
             after.contains("mcr_tc") && after.contains("mcr_tc_out"),
             "{after}"
         );
         tell(&format!("after SIGKILL, {}:\n{after}", datapath.name()))?;
         Mcr::relaying(datapath, relay, &[RELAY])?.finish()?;
-    } else {
-        tell(&format!("after SIGKILL, {}: nothing", datapath.name()))?;
     }
     held.wait_gone(WAIT)?;
-    let after = shown(relay)?;
+    let after = shown(relay, Some(&held))?;
     ensure!(after.is_empty(), "this is left:\n{after}");
-    Ok(())
+    let end = match datapath {
+        Datapath::Clsact => "after the next start and its end",
+        _ => "after SIGKILL",
+    };
+    tell(&format!("{end}, {}: nothing", datapath.name()))
 }

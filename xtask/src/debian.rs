@@ -32,7 +32,12 @@ pub(crate) const TOPOLOGY: [Package; 2] = [
 ];
 
 /// What end-to-end tests are made with beside topologies.
-pub(crate) const END_TO_END: [Package; 3] = [
+pub(crate) const END_TO_END: [Package; 4] = [
+    Package {
+        name: "bpftool",
+        program: Some("bpftool"),
+        why: "shows what a killed mcr leaves in a kernel",
+    },
     Package {
         name: "ethtool",
         program: Some("ethtool"),

@@ -49,6 +49,7 @@ const PASSED_ON: [&str; 5] = [
 
 /// Runs the tests: unit and property tests as the user, end-to-end tests as root
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub(crate) struct Test {
     /// Only tests whose name contains this
     filter: Option<String>,
@@ -67,6 +68,9 @@ pub(crate) struct Test {
         conflicts_with_all = ["unit", "e2e"]
     )]
     vm: Option<Vec<String>>,
+    /// With `--vm`: only what every change is tested with
+    #[arg(long, requires = "vm")]
+    brief: bool,
     /// With `--vm`: write what the kernels have to docs/kernels.md
     #[arg(long, requires = "vm")]
     keep: bool,
@@ -89,7 +93,12 @@ pub(crate) fn command(workspace: &Workspace, arguments: &Test) -> Result<()> {
     libtest.extend(arguments.arguments.iter().map(OsString::from));
 
     if let Some(versions) = &arguments.vm {
-        return vm::command(workspace, &object.path, versions, &libtest, arguments.keep);
+        let choice = vm::Choice {
+            versions,
+            brief: arguments.brief,
+            keep: arguments.keep,
+        };
+        return vm::command(workspace, &object.path, &choice, &libtest);
     }
 
     // One failure shall not hide another: everything asked for runs.

@@ -105,6 +105,12 @@ impl Controller {
                 None => self.world.links.remove(*index),
             };
         }
+        if self.world.no_fan.is_empty() && self.datapath.has_lost_fan(touched) {
+            let why = "the link of mcr's own is gone or down, by which frames went to many links";
+            tracing::warn!("{why} at once: they are copied one by one");
+            why.clone_into(&mut self.world.no_fan);
+            matters = true;
+        }
         if matters {
             self.settle_or_log();
         }
@@ -203,12 +209,17 @@ impl Controller {
                     break plan;
                 }
                 Err(error) => {
-                    let Some(ifindex) = attaching(&error.op).filter(|_| error.stuck.is_empty())
-                    else {
+                    if !error.stuck.is_empty() {
                         return Err(error.into());
-                    };
+                    }
                     let reason = error.error.to_string();
-                    self.world.refused.insert(ifindex, reason);
+                    if let Some(ifindex) = attaching(&error.op) {
+                        self.world.refused.insert(ifindex, reason);
+                    } else if is_new_fan(&error.op) {
+                        self.world.no_fan = reason;
+                    } else {
+                        return Err(error.into());
+                    }
                 }
             }
         };
@@ -354,6 +365,11 @@ fn attaching(op: &Op) -> Option<u32> {
         Op::Link(change) if change.old.is_none() => Some(change.key),
         _ => None,
     }
+}
+
+/// Whether an operation makes a way to many links at once.
+fn is_new_fan(op: &Op) -> bool {
+    matches!(op, Op::Fan(change) if change.old.is_none())
 }
 
 /// Logs how a relay is, if there is something to say.

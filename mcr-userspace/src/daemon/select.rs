@@ -21,6 +21,8 @@ pub struct Selected {
     pub leased: bool,
     /// What it can do.
     pub means: Means,
+    /// Why it can't send a frame to many links at once, as a sentence without an end; empty where it can.
+    pub no_fan: String,
     /// Ids of its programs in the kernel.
     pub own_programs: BTreeSet<u32>,
     /// Why programs in the kernel can't make the copies; empty where they can, or where nobody wants
@@ -92,6 +94,7 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
     let back_end = Ebpf::load(hook, &settings.limits)?;
     Ok(Selected {
+        no_fan: back_end.no_fan(),
         own_programs: back_end.programs(),
         back_end: Box::new(back_end),
         leased: hook.outlives_process(),
@@ -111,6 +114,7 @@ fn ring(settings: &Settings, no_programs: String) -> Result<Selected, StepError>
         back_end: Box::new(Ring::new()?),
         own_programs: BTreeSet::new(),
         leased: false,
+        no_fan: String::new(),
         means: Means {
             demanded: settings.datapath,
             ..Means::default()

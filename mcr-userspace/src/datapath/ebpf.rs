@@ -1,6 +1,7 @@
 //! The datapath in the kernel: the TC program of `mcr-ebpf`, and its maps.
 
 mod clsact;
+mod fan;
 mod hook;
 mod lease;
 mod log;
@@ -19,20 +20,21 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TcAttachType},
     util::KernelVersion,
 };
-use mcr_common::table::LinkStats;
+use mcr_common::table::{Egress, LinkStats};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-pub use self::{hook::Hook, object::BYTES as OBJECT};
 use self::{
+    fan::Fans,
     hook::{Attacher, Attachment},
     lease::Keeper,
     log::Listener,
     maps::{Maps, WrongMap},
 };
+pub use self::{hook::Hook, object::BYTES as OBJECT};
 use super::{Counters, Datapath, StepError};
 use crate::{
     config::model::Limits,
-    plan::{Op, Table, diff},
+    plan::{Change, Op, Table, diff, table::Fan},
 };
 
 /// The program that relays what arrives.
@@ -44,6 +46,8 @@ const LEAVING: &str = "mcr_tc_out";
 pub struct Ebpf {
     object: aya::Ebpf,
     maps: Maps,
+    /// The way to many links at once; or why there is none.
+    fans: Result<Fans, String>,
     attachments: BTreeMap<u32, Attachments>,
     /// Goes after what it has attached: until then its number is taken.
     attacher: Attacher,
@@ -123,15 +127,47 @@ impl Ebpf {
                 .and_then(SchedClassifier::load)
                 .map_err(|error| from_program(&error))?;
         }
+        let fans = Fans::load(&mut object);
         let listener = Listener::start(&mut object)?;
         let keeper = hook.outlives_process().then(|| Keeper::start(lease));
         Ok(Self {
             object,
             attacher: Attacher::new(hook)?,
             maps,
+            fans,
             attachments: BTreeMap::new(),
             _keeper: keeper.transpose()?,
             _listener: listener,
+        })
+    }
+
+    /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
+    /// can.
+    #[must_use]
+    pub fn no_fan(&self) -> String {
+        self.fans.as_ref().err().cloned().unwrap_or_default()
+    }
+
+    fn fan(&mut self, change: &Change<u32, Fan>) -> Result<(), StepError> {
+        let fans = self.fans.as_mut();
+        let fans = fans.map_err(|why| StepError::Unsupported(why.clone()))?;
+        match change.new {
+            None => fans.remove(change.key),
+            Some(fan) => fans.add(change.key, fan.links(), &mut self.object, &self.attacher),
+        }
+    }
+
+    /// A change of an egress, with our link for one that stands for a whole set.
+    fn placed(&self, change: &Change<u32, Egress>) -> Box<Change<u32, Egress>> {
+        let ours = self.fans.as_ref().ok().and_then(Fans::ifindex);
+        let place = |egress: Egress| match ours.filter(|_| egress.is_fan()) {
+            Some(ifindex) => egress.at(ifindex),
+            None => egress,
+        };
+        Box::new(Change {
+            key: change.key,
+            old: change.old.map(place),
+            new: change.new.map(place),
         })
     }
 
@@ -197,8 +233,11 @@ impl Datapath for Ebpf {
     }
 
     fn step(&mut self, op: &Op) -> Result<(), StepError> {
-        let Op::Link(change) = op else {
-            return self.maps.step(op);
+        let change = match op {
+            Op::Link(change) => change,
+            Op::Fan(change) => return self.fan(change),
+            Op::Egress(change) => return self.maps.step(&Op::Egress(self.placed(change))),
+            _ => return self.maps.step(op),
         };
         let ifindex = change.key;
         let Some(link) = change.new else {
@@ -215,6 +254,10 @@ impl Datapath for Ebpf {
                     tracing::error!("{error}");
                 }
             })
+    }
+
+    fn has_lost_fan(&self, touched: &BTreeSet<u32>) -> bool {
+        self.fans.as_ref().is_ok_and(|fans| fans.is_lost(touched))
     }
 
     fn counters(&self, table: &Table) -> Result<Counters, StepError> {

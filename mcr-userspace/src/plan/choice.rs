@@ -3,6 +3,10 @@
 //! A pure function of what is known of the links, of the edits and of how many copies there are, so
 //! that whatever turns false leads to another choice by the event that says so.
 
+pub(super) mod broadcast;
+
+pub use broadcast::Worth;
+
 use mcr_common::table::Egress;
 
 use super::world::World;
@@ -76,7 +80,7 @@ pub(super) struct Job<'a> {
 type Way = fn(&World, &Job<'_>) -> Result<Replicator, String>;
 
 /// The ways that are faster than one clone after another, the fastest first, each with its name.
-const FASTER: [(&str, Way); 0] = [];
+const FASTER: [(&str, Way); 1] = [("broadcast", broadcast::can)];
 
 /// Chooses the fastest replicator that is right for a job.
 ///

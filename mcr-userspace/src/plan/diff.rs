@@ -8,7 +8,7 @@ use mcr_common::table::{
 
 use super::{
     Table,
-    table::{FrameRoute, Route, Sources},
+    table::{Fan, FrameRoute, Route, Sources},
 };
 
 /// A change of one entry of one table.
@@ -34,6 +34,8 @@ pub enum Op {
     Set(Box<Change<u32, EgressSet>>),
     /// An egress.
     Egress(Box<Change<u32, Egress>>),
+    /// The links of a set to all of which the kernel sends a frame at once.
+    Fan(Box<Change<u32, Fan>>),
 }
 
 /// What becomes of an entry. At least one of `old` and `new` is there.
@@ -72,6 +74,7 @@ impl Op {
             Self::Limit(change) => Self::Limit(change.inverse()),
             Self::Set(change) => Self::Set(Box::new(change.inverse())),
             Self::Egress(change) => Self::Egress(Box::new(change.inverse())),
+            Self::Fan(change) => Self::Fan(Box::new(change.inverse())),
         }
     }
 }
@@ -103,6 +106,12 @@ impl fmt::Display for Op {
             Self::Limit(c) => write!(f, "{} limit {}", verb(c), c.key),
             Self::Set(c) => write!(f, "{} egress set {}", verb(c), c.key),
             Self::Egress(c) => write!(f, "{} egress {}", verb(c), c.key),
+            Self::Fan(c) => write!(
+                f,
+                "{} the way to all links of egress set {}",
+                verb(c),
+                c.key
+            ),
         }
     }
 }
@@ -115,6 +124,7 @@ impl fmt::Display for Op {
 /// less, and goes after them; a scope knows of a kind of group for as long as there is one.
 #[must_use]
 pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
+    let fans = compare(&old.fans, &new.fans, |c| Op::Fan(Box::new(c)));
     let egresses = compare(&old.egresses, &new.egresses, |c| Op::Egress(Box::new(c)));
     let sets = compare(&old.sets, &new.sets, |c| Op::Set(Box::new(c)));
     let limits = compare(&old.limits, &new.limits, Op::Limit);
@@ -150,6 +160,7 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
     let (attached, widened_links) = links.come.into_iter().partition(is_new);
     let (opened, widened_vlans) = vlans.come.into_iter().partition(is_new);
     [
+        fans.come,
         egresses.come,
         sets.come,
         limits.come,
@@ -172,6 +183,7 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
         limits.go,
         sets.go,
         egresses.go,
+        fans.go,
     ]
     .into_iter()
     .flatten()

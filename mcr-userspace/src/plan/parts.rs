@@ -17,10 +17,10 @@ use mcr_common::{
 
 use super::{
     PlanError,
-    choice::{Job, choose},
+    choice::{Job, Replicator, broadcast::standing_for, choose},
     circles::Circles,
     intern::{Full, Interner},
-    table::{FrameRoute, Groups, Owner, Place, Sources, Table},
+    table::{Fan, FrameRoute, Groups, Owner, Place, Sources, Table},
     wish::{Wish, listed},
     world::World,
 };
@@ -305,7 +305,11 @@ impl<'a> Parts<'a> {
                     egresses: &egresses,
                     drop_local,
                 };
-                self.table.choices.insert(id, choose(self.world, &job));
+                let choice = choose(self.world, &job);
+                if choice.replicator == Replicator::Broadcast {
+                    slot.fan = self.fan(set, &egresses, named)?;
+                }
+                self.table.choices.insert(id, choice);
             }
         }
         self.table.slots.insert(id, slot);
@@ -325,6 +329,24 @@ impl<'a> Parts<'a> {
         self.table.limits.insert(id, limit);
         self.table.buckets.insert(id, name.clone());
         Ok(id)
+    }
+
+    /// The way to all members of a set at once: one more than the id of the egress that stands for
+    /// them.
+    fn fan(
+        &mut self,
+        set: u32,
+        members: &[Egress],
+        names: impl Fn() -> String,
+    ) -> Result<u32, PlanError> {
+        let Some(fan) = standing_for(set, members) else {
+            return Ok(0);
+        };
+        let id = self.egresses.id(&identity(&fan));
+        let id = id.map_err(|Full| full("egresses", MAX_EGRESS_ENTRIES, names))?;
+        self.table.egresses.insert(id, fan);
+        self.table.fans.insert(set, Fan::of(members));
+        Ok(id + 1)
     }
 
     /// The set of everywhere these wishes send to, and its members.

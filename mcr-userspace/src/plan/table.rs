@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 use mcr_common::table::{
-    Branches, Egress, EgressSet, FrameKey, Limit, Link, Node, Ports, Scope, Slot, Target, VlanKey,
+    Branches, Egress, EgressSet, FrameKey, Limit, Link, MAX_EGRESSES, Node, Ports, Scope, Slot,
+    Target, VlanKey,
 };
 
 use super::choice::Choice;
@@ -32,8 +33,10 @@ pub struct Table {
     pub limits: BTreeMap<u32, Limit>,
     /// Egress sets by id. The empty set is not among them: it is always there.
     pub sets: BTreeMap<u32, EgressSet>,
-    /// Egresses by id.
+    /// Egresses by id: members of sets, and those that stand for all of a set.
     pub egresses: BTreeMap<u32, Egress>,
+    /// The links of sets to all of which the kernel sends a frame at once, by the id of the set.
+    pub fans: BTreeMap<u32, Fan>,
     /// Whom a slot counts for. The datapath does not know this.
     pub owners: BTreeMap<u32, Owner>,
     /// The relay a bucket belongs to. The datapath does not know this.
@@ -55,6 +58,32 @@ pub struct Route {
     pub node: u32,
     /// The addresses; a single one is a prefix of full length.
     pub prefix: IpNet,
+}
+
+/// The links of an egress set, by interface index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fan {
+    length: usize,
+    links: [u32; MAX_EGRESSES],
+}
+
+impl Fan {
+    /// Those of these egresses, of which there are no more than fit in a set.
+    pub(super) fn of(members: &[Egress]) -> Self {
+        let mut links = [0; MAX_EGRESSES];
+        let entries = links.iter_mut().zip(members);
+        entries.for_each(|(link, member)| *link = member.ifindex());
+        Self {
+            length: members.len().min(MAX_EGRESSES),
+            links,
+        }
+    }
+
+    /// The links.
+    #[must_use]
+    pub fn links(&self) -> &[u32] {
+        &self.links[..self.length]
+    }
 }
 
 /// Frames that are not IP, in a scope.
@@ -137,6 +166,15 @@ impl Place {
 }
 
 impl Table {
+    /// The egresses that one counts for: itself, or the members of the set for which it stands.
+    pub fn counted_by(&self, egress: &Egress) -> impl Iterator<Item = Egress> + '_ {
+        let set = egress.fan_set().and_then(|set| self.sets.get(&set));
+        let members = set.map_or(&[][..], EgressSet::ids);
+        let members = members.iter().filter_map(|id| self.egresses.get(id));
+        let single = (!egress.is_fan()).then_some(*egress);
+        single.into_iter().chain(members.copied())
+    }
+
     /// How many routes there are, of groups and sources of both families and of frames.
     #[must_use]
     pub fn routes(&self) -> usize {

@@ -10,7 +10,7 @@ use mcr::{
     config::model::{
         Edits, GroupMatch, Limit, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
     },
-    plan::{LinkKind, LinkState, World},
+    plan::{LinkKind, LinkState, Means, Offers, World, Worth},
 };
 use proptest::{
     bool::weighted,
@@ -99,6 +99,12 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     limits: Limits::default(),
                     relay_mac: RELAY_MAC,
                     leased,
+                    means: Means {
+                        programs: true,
+                        ..Means::default()
+                    },
+                    // Two links are many here.
+                    worth: Worth { kept: 2, given: 2 },
                     ..World::default()
                 }
             },
@@ -236,11 +242,17 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
         1 => Just(LinkKind::NoEthernet),
     ];
     let master = prop_oneof![50 => Just(None), 1 => select(&IFINDEXES[..]).prop_map(Some)];
-    let mtu = select(&[68, 90, 1500, 9000][..]);
+    let mtu = prop_oneof![5 => Just(1500), 3 => select(&[68, 90, 9000][..])];
+    let device = prop_oneof![12 => Just("veth"), 1 => Just("")];
     let up = weighted(0.9);
     let broadcast = weighted(0.7);
-    (kind, master, mtu, up, broadcast).prop_map(move |(kind, master, mtu, up, broadcast)| {
-        LinkState {
+    let all = (kind, master, mtu, up, broadcast, device);
+    all.prop_map(
+        move |(kind, master, mtu, up, broadcast, device)| LinkState {
+            offers: Offers {
+                device: device.to_owned(),
+                ..Offers::default()
+            },
             alternative_names: if position == 0 {
                 vec![NAMES[5].to_owned()]
             } else {
@@ -253,6 +265,6 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
             master: master.filter(|master| *master != index),
             broadcasts: broadcast.then_some(DIRECTED).into_iter().collect(),
             ..plain(NAMES[position])
-        }
-    })
+        },
+    )
 }

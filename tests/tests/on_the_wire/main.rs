@@ -7,7 +7,11 @@ mod rules;
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mcr::{config::model::Local, daemon::relay_mac, plan::World};
+use mcr::{
+    config::model::{LinkName, LinkSelector, Local, Way},
+    daemon::relay_mac,
+    plan::{LinkState, World},
+};
 use mcr_tests::{
     Capture, Captured, Inject, Mcr, Netns, PacketType,
     fixtures::{Fixture, HOST_MAC, Ingress, MTU, SIDE_MTU, STATION, STATION_MAC, fixtures, world},
@@ -28,10 +32,13 @@ struct Wires {
     receiver: Netns,
     /// Interface indexes of `in`, `out`, `side` and `trunk`.
     indexes: [u32; 4],
+    /// Those of further links that are as `out` is.
+    more: BTreeMap<u32, String>,
 }
 
 impl Wires {
-    fn new() -> Result<Self> {
+    fn new(more: u8) -> Result<Self> {
+        let more: Vec<_> = (0..more).map(|number| format!("more{number}")).collect();
         let [relay, sender, receiver] = ["relay", "sender", "receiver"].map(Netns::new);
         let (relay, sender, receiver) = (relay?, sender?, receiver?);
         for netns in [&relay, &sender, &receiver] {
@@ -44,6 +51,12 @@ impl Wires {
         relay.veth_to(&sender, "trunk", "trunk")?;
         relay.veth_to(&receiver, "out", "out")?;
         relay.veth_to(&receiver, "side", "side")?;
+        for link in &more {
+            relay.veth_to(&receiver, link, link)?;
+            for end in [&relay, &receiver] {
+                end.ip(&format!("link set {link} mtu {MTU}"))?;
+            }
+        }
         relay.ip(&format!("link set in address {}", mac(HOST_MAC)))?;
         for link in ["in", "trunk", "out", "side"] {
             let end = if ["in", "trunk"].contains(&link) {
@@ -64,15 +77,22 @@ impl Wires {
         ))?;
         let links = ["in", "out", "side", "trunk"];
         relay.wait_running(&links, LONG)?;
+        let further: Vec<_> = more.iter().map(String::as_str).collect();
+        relay.wait_running(&further, LONG)?;
         let indexes = relay.run(|| {
             let [ingress, out, side, trunk] = links.map(if_nametoindex);
             Ok([ingress?, out?, side?, trunk?])
+        })?;
+        let more = relay.run(|| {
+            let index = |name: String| Ok((if_nametoindex(name.as_str())?, name));
+            more.into_iter().map(index).collect()
         })?;
         Ok(Self {
             relay,
             sender,
             receiver,
             indexes,
+            more,
         })
     }
 }
@@ -307,8 +327,44 @@ fn count(report: &serde_json::Value, link: &str, expected: &Expectations) -> Res
     Ok(())
 }
 
-fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
-    let wires = Wires::new()?;
+/// Has what is sent to `out` sent to links that are like it as well.
+fn widen(world: &mut World, wires: &Wires) -> Result<()> {
+    let [_, out, ..] = wires.indexes;
+    let like = world.links.get(&out).context("there is no out")?.clone();
+    for (index, name) in &wires.more {
+        let link = LinkState {
+            name: name.clone(),
+            mac: wires.relay.link(name)?.mac,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
+            ..like.clone()
+        };
+        world.links.insert(*index, link);
+    }
+    for relay in &mut world.relays {
+        let mut ways = relay.to.iter();
+        let out = ways.find(|way| way.link.to_string() == "out" && way.edits.unicast.is_none());
+        let Some(out) = out.cloned() else {
+            continue;
+        };
+        for name in wires.more.values().filter_map(|name| LinkName::new(name)) {
+            let link = LinkSelector::Name(name);
+            relay.to.push(Way { link, ..out });
+        }
+    }
+    Ok(())
+}
+
+/// How many routes have their copies made by this replicator.
+fn routes_by(mcr: &Mcr, replicator: &str) -> Result<usize> {
+    let routes = mcr.show("routes")?;
+    let routes = routes["routes"].as_array().context("no routes")?.clone();
+    let by = |route: &&serde_json::Value| route["egresses"][0]["replicator"] == replicator;
+    Ok(routes.iter().filter(by).count())
+}
+
+fn check(arguments: &[&str], local_drop: bool, more: u8) -> Result<()> {
+    let wires = Wires::new(more)?;
     let mut world = World {
         relay_mac: wires.relay.run(|| Ok(relay_mac("default")))?,
         ..world(wires.indexes)
@@ -318,6 +374,7 @@ fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
         let mac = wires.relay.link(name)?.mac;
         world.links.change(index, |link| link.mac = mac);
     }
+    widen(&mut world, &wires)?;
     if !local_drop {
         // A packet socket can't keep a frame from the host.
         for relay in &mut world.relays {
@@ -333,15 +390,24 @@ fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
         ensure!(relayed > 10, "only {relayed} frames of {link} to relay");
     }
 
-    let captures = [
+    let mut captures = vec![
         (out, Capture::on(&wires.receiver, "out")?),
         (side, Capture::on(&wires.receiver, "side")?),
     ];
+    for (index, name) in &wires.more {
+        captures.push((*index, Capture::on(&wires.receiver, name)?));
+    }
     let mut mcr = Mcr::with_rules(
         &wires.relay,
         &rules::rules(&world.relays),
         &[&["--stats", "1h"], arguments].concat(),
     )?;
+    if more > 0 {
+        for replicator in ["broadcast", "clone"] {
+            let routes = routes_by(&mcr, replicator)?;
+            ensure!(routes > 10, "{routes} routes by {replicator}");
+        }
+    }
     let mut left = BTreeMap::new();
     for (link, expected) in &expected {
         cross(&wires, link, expected, &captures, &mut left)?;
@@ -369,15 +435,25 @@ fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_tcx() -> Result<()> {
     needs!(Tcx);
-    check(&["--datapath", "tc", "--tc-hook", "tcx"], true)
+    check(&["--datapath", "tc", "--tc-hook", "tcx"], true, 0)
+}
+
+#[test]
+fn the_fixtures_cross_as_the_model_says_to_many_links_at_once() -> Result<()> {
+    check(&["--datapath", "tc"], true, 12)
+}
+
+#[test]
+fn the_fixtures_cross_as_the_model_says_to_many_links_at_once_by_clsact() -> Result<()> {
+    check(&["--datapath", "tc", "--tc-hook", "clsact"], true, 12)
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_clsact() -> Result<()> {
-    check(&["--datapath", "tc", "--tc-hook", "clsact"], true)
+    check(&["--datapath", "tc", "--tc-hook", "clsact"], true, 0)
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_packet_sockets() -> Result<()> {
-    check(&["--datapath", "afpacket"], false)
+    check(&["--datapath", "afpacket"], false, 0)
 }

@@ -21,7 +21,7 @@ echo "@vm kernel $(uname -r)"
 # Seconds since the start.
 now() { read -r seconds _ < /proc/uptime; echo "${seconds%.*}"; }
 
-export MCR_BIN=/usr/bin/mcr MCR_REPORT=/tmp/report RUST_BACKTRACE=0
+export MCR_SLOWER=10 MCR_BIN=/usr/bin/mcr MCR_REPORT=/tmp/report RUST_BACKTRACE=0
 set --
 while read -r argument; do set -- "$@" "$argument"; done < /arguments
 for test in /tests/*; do

@@ -30,23 +30,29 @@ const OF_EVERY_CHANGE: &str = "6.1";
 
 /// The test binaries that every change is tested with there: the fixtures, each kind of link, edit and
 /// life at least once, and what only such a machine has. All of them would take too long.
-const WITH_EVERY_CHANGE: [&str; 9] = [
+const WITH_EVERY_CHANGE: [&str; 15] = [
+    "bonds",
+    "bridge_vlans",
     "crossing",
     "fragments",
     "harness",
     "host_frames",
+    "kernels",
     "kinds",
     "limits",
     "lives",
+    "netem",
     "on_the_wire",
+    "remains",
     "test_run",
+    "vlan_links",
 ];
 
 /// What kernels have.
 const TABLE: &str = "docs/kernels.md";
 
 /// What machines are made with.
-const PACKAGES: [Package; 8] = [
+const PACKAGES: [Package; 7] = [
     Package {
         name: "qemu-system-x86",
         program: Some("qemu-system-x86_64"),
@@ -78,11 +84,6 @@ const PACKAGES: [Package; 8] = [
         why: "the keys that Debian's kernels are signed with",
     },
     Package {
-        name: "bpftool",
-        program: Some("bpftool"),
-        why: "shows what a killed mcr leaves in a kernel",
-    },
-    Package {
         name: "util-linux",
         program: Some("setpriv"),
         why: "takes privileges away, for the tests of errors",
@@ -94,25 +95,35 @@ pub(crate) fn versions() -> PossibleValuesParser {
     PossibleValuesParser::new(KERNELS.iter().map(|kernel| kernel.version))
 }
 
-/// Runs test binaries, all of them with `libtest` as arguments, on the kernels of these versions, or on
-/// all if none is given; then what these kernels have may be kept as `docs/kernels.md`.
+/// What to run where.
+pub(crate) struct Choice<'a> {
+    /// The versions of kernels; none stands for all.
+    pub(crate) versions: &'a [String],
+    /// Only what every change is tested with.
+    pub(crate) brief: bool,
+    /// Whether to write what the kernels have to `docs/kernels.md`.
+    pub(crate) keep: bool,
+}
+
+/// Runs test binaries, each with `libtest` as arguments.
 pub(crate) fn command(
     workspace: &Workspace,
     object: &Path,
-    versions: &[String],
+    choice: &Choice,
     libtest: &[OsString],
-    keep: bool,
 ) -> Result<()> {
+    let versions = choice.versions;
     ensure!(
-        versions.is_empty() || !keep,
+        versions.is_empty() || !choice.keep,
         "the table of all kernels is written from all of them: use `--vm` without a version"
     );
     let chosen = |kernel: &&Kernel| {
         versions.is_empty() || versions.iter().any(|version| version == kernel.version)
     };
+    let wanted = |name: &str| !choice.brief || WITH_EVERY_CHANGE.contains(&name);
     let kernels = KERNELS.iter().filter(chosen);
-    let (reports, result) = run(workspace, object, kernels, libtest, |_| true)?;
-    if keep {
+    let (reports, result) = run(workspace, object, kernels, libtest, wanted)?;
+    if choice.keep {
         let told: Vec<_> = reports
             .iter()
             .map(|(version, report)| (*version, &report.features[..]))
@@ -127,10 +138,12 @@ pub(crate) fn command(
 
 /// Runs what every change is tested with.
 pub(crate) fn of_every_change(workspace: &Workspace, object: &Path) -> Result<()> {
-    let chosen = |kernel: &&Kernel| kernel.version == OF_EVERY_CHANGE;
-    let kernels = KERNELS.iter().filter(chosen);
-    let wanted = |name: &str| WITH_EVERY_CHANGE.contains(&name);
-    run(workspace, object, kernels, &[], wanted)?.1
+    let choice = Choice {
+        versions: &[OF_EVERY_CHANGE.to_owned()],
+        brief: true,
+        keep: false,
+    };
+    command(workspace, object, &choice, &[])
 }
 
 /// What came of each kernel that has been run, and of all.

@@ -2,7 +2,8 @@
 
 pub(super) mod array;
 mod counters;
-mod hash;
+pub(super) mod devmap;
+pub(super) mod hash;
 mod trie;
 
 use std::io;
@@ -137,6 +138,7 @@ impl Maps {
                 }
                 self.egresses.put(change)
             }
+            Op::Fan(_) => Ok(()),
         }
     }
 

@@ -232,6 +232,8 @@ mod tests {
         mark: [0; 6],
         unused: [0; 2],
         own: 0,
+        fan: 0,
+        rest: [0; 4],
     };
 
     /// A relay of one group to two egresses, one of which decrements the TTL.
