@@ -64,6 +64,8 @@ pub struct Hit {
     pub marks: Marks,
     /// Whether [`guard`] is to be asked, and may refuse the frame or mark copies.
     pub guarded: bool,
+    /// As [`Slot::fan`].
+    pub fan: u32,
 }
 
 /// Why a frame of interest is not relayed.
@@ -193,6 +195,7 @@ pub fn shortcut<F: Frame, T: Tables>(
         drop_local: slot.drop_local != 0,
         marks: Marks::None,
         guarded: slot.circle != 0,
+        fan: slot.fan,
     })
 }
 
@@ -372,6 +375,7 @@ pub fn decide<T: Tables>(
         drop_local,
         marks: Marks::None,
         guarded: slot.circle != 0,
+        fan: slot.fan,
     })
 }
 

@@ -5,7 +5,7 @@
 //! may want is in [`header`]: the kernel program writes it by its helpers; an [`Edit`] is all of
 //! it for a frame in memory.
 
-mod basis;
+pub(crate) mod basis;
 pub mod checksum;
 pub mod header;
 mod memory;

@@ -26,6 +26,7 @@ mod ports;
 mod rate;
 mod target;
 mod value;
+mod xdp;
 
 pub use egress::{Egress, HopEdit, VlanEdit};
 pub use key::{FragmentKey, FrameKey, Key4, Key6, VlanKey};
@@ -33,6 +34,7 @@ pub use ports::{Ports, Selector};
 pub use rate::{Bucket, Limit, Take, take};
 pub use target::{Branches, Node, Scope, Target, Way};
 pub use value::{EgressSet, EgressStats, Lease, Link, LinkStats, Observed, Slot, SlotStats};
+pub use xdp::{Member, Service, SetStats, XdpSet};
 
 /// Entries for addresses of one family, groups and sources together, that fit in the table.
 pub const MAX_ROUTES: u32 = 262_144;
@@ -56,6 +58,8 @@ pub const MAX_BUCKETS: u32 = 4096;
 pub const MAX_LIMITS: usize = 4;
 /// Distinct egress lists.
 pub const MAX_SETS: u32 = 16_384;
+/// Members of egress sets to which the XDP program hands frames that are edited on their way out.
+pub const MAX_MEMBERS: u32 = 65_536;
 /// Distinct pairs of an egress link and its edits.
 pub const MAX_EGRESS_ENTRIES: u32 = 4096;
 /// Copies one frame can be sent to: the size of an [`EgressSet`], and the bound of the copy

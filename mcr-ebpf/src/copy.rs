@@ -10,7 +10,7 @@ use mcr_common::{
 
 use crate::{
     edit::mcr_edit,
-    maps,
+    fan, maps,
     skb::Skb,
     tables::Maps,
     tc::{DROP, Found, NEXT},
@@ -27,6 +27,7 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
     let (Some(packet), Some(basis)) = (maps::packet_mut(), maps::basis_mut()) else {
         return NEXT;
     };
+    let fan = fan::goes_to_all(&skb, packet, found);
     if packet.network != ETHERNET_HEADER && skb.stripped_tag().is_none() {
         lift_tag(ctx, packet);
     }
@@ -42,15 +43,26 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         maps::count_refused(found.link_stats, Reason::NoEgress as u32);
         return local;
     };
-    maps::count_relayed(found, skb.len() as u64, u64::from(set.len));
+    maps::count_relayed(
+        found.link_stats,
+        found.slot,
+        skb.len() as u64,
+        u64::from(set.len),
+    );
 
+    let copies = if fan { 1 } else { set.len };
     for index in 0..MAX_EGRESSES {
-        let left = set.len.saturating_sub(index as u32);
+        let left = copies.saturating_sub(index as u32);
         if left == 0 {
             break;
         }
         let how = if drop_local && left == 1 { GIVE } else { CLONE };
-        let target = u64::from(set.members[index]) | how;
+        let egress = if fan {
+            found.fan - 1
+        } else {
+            set.members[index]
+        };
+        let target = u64::from(egress) | how;
         let ctx = ctx.as_ptr().cast();
         let mut verdict = mcr_copy(ctx, target);
         if verdict >= EDIT {
@@ -108,7 +120,7 @@ extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64) -> i32 {
         return EDIT | i32::from(rewrite.hop_limit);
     }
     edited = edited && rewrite.hop.is_none_or(|hop| skb.write_hop(&hop));
-    let sent = edited && (target & GIVE != 0 || skb.clone_to(egress.ifindex()));
+    let sent = edited && (target & GIVE != 0 || skb.clone_for(egress));
     if rewrite.hop.is_some()
         && target & GIVE == 0
         && let Some(hop) = basis.original_hop()
@@ -135,7 +147,7 @@ pub(crate) fn counted(
     stats.copies += 1;
     stats.bytes += skb.len() as u64;
     if target & GIVE != 0 {
-        Skb::redirect(egress.ifindex())
+        Skb::redirect(egress)
     } else {
         DROP
     }

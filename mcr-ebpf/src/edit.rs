@@ -49,7 +49,7 @@ pub(crate) extern "C" fn mcr_edit(ctx: *mut __sk_buff, target: u64, hop_limit: u
 fn send(skb: &Skb<'_>, egress: &Egress, target: u64) -> bool {
     let vlan = egress.vlan_edit();
     if vlan == VlanEdit::Keep {
-        return target & GIVE != 0 || skb.clone_to(egress.ifindex());
+        return target & GIVE != 0 || skb.clone_for(egress);
     }
     let vlan = match vlan {
         VlanEdit::Set(id) => id.into(),

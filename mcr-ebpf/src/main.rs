@@ -13,9 +13,15 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod buff;
+#[cfg(target_arch = "bpf")]
 mod copy;
 #[cfg(target_arch = "bpf")]
+mod direct;
+#[cfg(target_arch = "bpf")]
 mod edit;
+#[cfg(target_arch = "bpf")]
+mod fan;
 #[cfg(target_arch = "bpf")]
 mod log;
 #[cfg(target_arch = "bpf")]
@@ -26,6 +32,8 @@ mod skb;
 mod tables;
 #[cfg(target_arch = "bpf")]
 mod tc;
+#[cfg(target_arch = "bpf")]
+mod xdp;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

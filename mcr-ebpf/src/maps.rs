@@ -15,8 +15,6 @@ use mcr_common::{
     },
 };
 
-use crate::tc::Found;
-
 #[map(name = "mcr_near")]
 static NEAR: Array<Link> = Array::with_max_entries(NEAR_LINKS, 0);
 #[map(name = "mcr_links")]
@@ -159,14 +157,14 @@ pub(crate) fn egress(id: u32) -> Option<(&'static Egress, &'static mut EgressSta
     Some((EGRESSES.get(id)?, unsafe { &mut *stats }))
 }
 
-/// Counts a frame of interest that is relayed, to `expected` egresses.
+/// Counts a frame of interest that is relayed by a slot, to `expected` egresses.
 #[inline(always)]
-pub(crate) fn count_relayed(found: &Found, bytes: u64, expected: u64) {
-    if let Some(stats) = LINK_STATS.get_ptr_mut(found.link_stats) {
+pub(crate) fn count_relayed(link_stats: u32, slot: u32, bytes: u64, expected: u64) {
+    if let Some(stats) = LINK_STATS.get_ptr_mut(link_stats) {
         // SAFETY: as in `egress`.
         unsafe { (*stats).interest += 1 };
     }
-    if let Some(stats) = SLOT_STATS.get_ptr_mut(found.slot) {
+    if let Some(stats) = SLOT_STATS.get_ptr_mut(slot) {
         // SAFETY: as in `egress`.
         let stats = unsafe { &mut *stats };
         stats.frames += 1;

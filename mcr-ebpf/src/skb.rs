@@ -1,16 +1,18 @@
 //! A socket buffer as a frame.
 
-use core::{arch::asm, mem::MaybeUninit};
+use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
+    bindings::{BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::{
         bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes,
         bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
     programs::TcContext,
 };
-use mcr_common::{Frame, HopRewrite, Tag, edit::checksum::Difference, frame::Plain};
+use mcr_common::{Frame, HopRewrite, Tag, edit::checksum::Difference, frame::Plain, table::Egress};
+
+use crate::direct;
 
 /// `PACKET_HOST` of `include/uapi/linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
@@ -94,27 +96,7 @@ impl Frame for Skb<'_> {
         }
         let data = self.linear(Plain::LENGTH)?;
         // SAFETY: as many bytes are there.
-        unsafe {
-            Some(Plain {
-                macs: [
-                    u16::from_be(load16::<0>(data)),
-                    u16::from_be(load16::<2>(data)),
-                    u16::from_be(load16::<4>(data)),
-                    u16::from_be(load16::<6>(data)),
-                    u16::from_be(load16::<8>(data)),
-                    u16::from_be(load16::<10>(data)),
-                ],
-                ethertype: u16::from_be(load16::<12>(data)),
-                version: u16::from_be(load16::<14>(data)),
-                total: u16::from_be(load16::<16>(data)),
-                fragment: u16::from_be(load16::<20>(data)),
-                hop: u16::from_be(load16::<22>(data)),
-                checksum: u16::from_be(load16::<24>(data)),
-                source: u32::from_be(load32::<26>(data)),
-                group: u32::from_be(load32::<30>(data)),
-                port: u16::from_be(load16::<36>(data)),
-            })
-        }
+        Some(unsafe { direct::plain(data) })
     }
 }
 
@@ -187,16 +169,8 @@ impl Skb<'_> {
         let Some(data) = self.linear(12) else {
             return false;
         };
-        let half = |at: usize| u16::from_ne_bytes([macs[at], macs[at + 1]]);
         // SAFETY: as many bytes are there.
-        unsafe {
-            load16::<0>(data) == half(0)
-                && load16::<2>(data) == half(2)
-                && load16::<4>(data) == half(4)
-                && load16::<6>(data) == half(6)
-                && load16::<8>(data) == half(8)
-                && load16::<10>(data) == half(10)
-        }
+        unsafe { direct::has_macs(data, macs) }
     }
 
     /// Where the frame begins, if as many bytes of it lie in the linear part of the buffer.
@@ -323,55 +297,28 @@ impl Skb<'_> {
         unsafe { bpf_clone_redirect(self.0.skb.skb, ifindex, 0) == 0 }
     }
 
-    /// The verdict that sends the frame itself out of the link with this interface index.
+    /// Sends a copy to an egress: out of its link, or, if it stands for a whole set, as if it arrived
+    /// there.
     #[inline(always)]
-    pub(crate) fn redirect(ifindex: u32) -> i32 {
+    pub(crate) fn clone_for(&self, egress: &Egress) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_clone_redirect(self.0.skb.skb, egress.ifindex(), direction(egress)) == 0 }
+    }
+
+    /// The verdict that sends the frame itself to an egress.
+    #[inline(always)]
+    pub(crate) fn redirect(egress: &Egress) -> i32 {
         // SAFETY: the helper has no preconditions.
-        unsafe { bpf_redirect(ifindex, 0) as i32 }
+        unsafe { bpf_redirect(egress.ifindex(), direction(egress)) as i32 }
     }
 }
 
-/// Two bytes of a frame, in its byte order.
-///
-/// The compiler would load them one by one, because it does not know what the verifier does: that
-/// they are aligned where the processor wants it (`NET_IP_ALIGN` in `include/linux/skbuff.h`).
-///
-/// # Safety
-///
-/// As many bytes of the frame are there.
+/// Which side of its link a copy for this egress is handed to.
 #[inline(always)]
-unsafe fn load16<const OFFSET: i16>(data: *const u8) -> u16 {
-    let value: u64;
-    // SAFETY: it reads the frame and nothing else.
-    unsafe {
-        asm!(
-            "{0} = *(u16 *)({1} + {2})",
-            out(reg) value,
-            in(reg) data,
-            const OFFSET,
-            options(pure, readonly, nostack)
-        );
+fn direction(egress: &Egress) -> u64 {
+    if egress.is_fan() {
+        BPF_F_INGRESS as u64
+    } else {
+        0
     }
-    value as u16
-}
-
-/// Four bytes of a frame; otherwise as [`load16`].
-///
-/// # Safety
-///
-/// As many bytes of the frame are there.
-#[inline(always)]
-unsafe fn load32<const OFFSET: i16>(data: *const u8) -> u32 {
-    let value: u64;
-    // SAFETY: it reads the frame and nothing else.
-    unsafe {
-        asm!(
-            "{0} = *(u32 *)({1} + {2})",
-            out(reg) value,
-            in(reg) data,
-            const OFFSET,
-            options(pure, readonly, nostack)
-        );
-    }
-    value as u32
 }

@@ -90,6 +90,8 @@ pub(crate) struct Found {
     pub(crate) drop_local: u32,
     /// The number of [`Marks`].
     pub(crate) marks: u32,
+    /// One more than the id of the egress that stands for the whole set, or 0.
+    pub(crate) fan: u32,
 }
 
 impl Found {
@@ -101,6 +103,7 @@ impl Found {
         set: EMPTY_SET,
         drop_local: 0,
         marks: Marks::None as u32,
+        fan: u32::MAX - 2,
     };
 
     #[inline(always)]
@@ -108,6 +111,7 @@ impl Found {
         self.slot = hit.slot;
         self.set = hit.set;
         self.drop_local = hit.drop_local.into();
+        self.fan = hit.fan;
         Observed::RELAY
     }
 
@@ -194,9 +198,9 @@ fn all_the_way(ctx: &TcContext, link: &Link, found: &mut Found, from_host: bool)
 }
 
 /// [`mcr_read`] has filled in the packet. No reason has this index, nor the next.
-const READ: u32 = u32::MAX;
+pub(crate) const READ: u32 = u32::MAX;
 /// The frame is of no interest.
-const NOT_OF_INTEREST: u32 = u32::MAX - 1;
+pub(crate) const NOT_OF_INTEREST: u32 = u32::MAX - 1;
 
 /// Reads the headers into [`maps::packet`]: [`READ`], [`NOT_OF_INTEREST`] or a
 /// [`Reason::index`].
@@ -226,7 +230,7 @@ extern "C" fn mcr_read(ctx: *mut __sk_buff, from_host: u32) -> u32 {
 
 /// The slot of a packet, or [`MAX_SLOTS`] and the [`Reason::index`] of a refusal.
 #[inline(never)]
-fn look_up(packet: &Packet, ifindex: u32, scope: &Scope) -> u32 {
+pub(crate) fn look_up(packet: &Packet, ifindex: u32, scope: &Scope) -> u32 {
     match mcr_common::look_up(packet, ifindex, scope, &Maps) {
         Ok(slot) => slot,
         Err(reason) => MAX_SLOTS + reason as u32,
@@ -244,7 +248,7 @@ fn choose(packet: &Packet, slot: u32, length: usize, found: &mut Found) -> u32 {
 }
 
 /// The frame came around. No [`Marks`] has this number.
-const AROUND: u32 = u8::MAX as u32 + 1;
+pub(crate) const AROUND: u32 = u8::MAX as u32 + 1;
 
 /// Which copies are to be marked of the packet that [`mcr_read`] has read, and that leads to this
 /// slot, as the number of [`Marks`]; or [`AROUND`].

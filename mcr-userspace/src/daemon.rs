@@ -121,6 +121,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         limits: settings.limits,
         leased: datapath.leased,
         means: datapath.means,
+        no_fan: datapath.no_fan,
         no_programs: datapath.no_programs,
         no_xdp: datapath.no_xdp,
         own_programs: datapath.own_programs,

@@ -5,7 +5,7 @@ pub mod ebpf;
 pub mod fake;
 pub mod ring;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mcr_common::table::{EgressStats, LinkStats, SlotStats};
 
@@ -40,6 +40,12 @@ pub trait Datapath {
     /// If they can't be read.
     fn link_counters(&self, table: &Table) -> Result<BTreeMap<u32, LinkStats>, StepError> {
         Ok(self.counters(table)?.links)
+    }
+
+    /// Whether it has lost the link of its own from which frames go to many links at once, given that
+    /// something has happened to these links.
+    fn has_lost_fan(&self, _touched: &BTreeSet<u32>) -> bool {
+        false
     }
 
     /// Does ahead what takes long in some of these changes, and can be done for many at once; lets

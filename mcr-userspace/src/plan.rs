@@ -18,7 +18,7 @@ mod tree;
 mod wish;
 pub mod world;
 
-pub use choice::{Choice, Replicator};
+pub use choice::{Choice, Replicator, Worth};
 pub use diff::{Change, Op, diff};
 pub use join::Join;
 pub use planner::{Plan, PlanError, RelayState, plan};

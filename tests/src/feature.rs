@@ -35,17 +35,20 @@ pub enum Feature {
     Netem,
     /// Packet sockets that are told of UDP segments (Linux 6.2).
     DescribedSegments,
+    /// Links that tell what they do for XDP (Linux 6.3).
+    XdpFeatures,
 }
 
 impl Feature {
     /// All there are.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Tcx,
         Self::VlanLinks,
         Self::Bonds,
         Self::VlanFiltering,
         Self::Netem,
         Self::DescribedSegments,
+        Self::XdpFeatures,
     ];
 
     /// What people call it.
@@ -58,6 +61,7 @@ impl Feature {
             Self::VlanFiltering => "VLAN filtering of bridges",
             Self::Netem => "netem",
             Self::DescribedSegments => "packet sockets that are told of UDP segments",
+            Self::XdpFeatures => "links that tell what they do for XDP",
         }
     }
 
@@ -76,6 +80,7 @@ impl Feature {
                 "with packet sockets, datagrams whose segmentation was left to hardware are counted as \
                  `too-big`, and not relayed; the TC program relays them"
             }
+            Self::XdpFeatures => "XDP is not chosen; the TC program relays",
         }
     }
 
@@ -106,6 +111,7 @@ impl Feature {
                 .is_ok_and(|text| text.contains("vlan_filtering 1")),
             Self::Netem => netns.tc("qdisc add dev lo root netem delay 1ms").is_ok(),
             Self::DescribedSegments => KernelVersion::current()? >= KernelVersion::new(6, 2, 0),
+            Self::XdpFeatures => KernelVersion::current()? >= KernelVersion::new(6, 3, 0),
         })
     }
 }

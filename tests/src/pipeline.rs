@@ -10,12 +10,13 @@ use mcr::{
     datapath::fake::Fake,
     plan::{
         Change, Op, Table, World, diff, plan,
-        table::{FrameRoute, Route},
+        table::{Devices, Fan, FrameRoute, Route, Xdp},
     },
 };
 use mcr_common::{
-    Basis, Tables, Verdict, classify,
+    Basis, Hit, Packet, Tables, Verdict, classify,
     edit::{Edit, MARGIN, Tag, Udp},
+    fan,
     frame::Slice,
     guard::{Marks, Origin, Sighting},
     table::{
@@ -47,6 +48,12 @@ pub struct Held {
     pub sets: BTreeMap<u32, EgressSet>,
     /// By id.
     pub egresses: BTreeMap<u32, Egress>,
+    /// Links of sets that get a frame at once.
+    pub fans: BTreeMap<u32, Fan>,
+    /// By the id of their set.
+    pub devices: BTreeMap<u32, Devices>,
+    /// Where the XDP program is attached, by interface index.
+    pub xdp: BTreeMap<u32, Xdp>,
 }
 
 impl Held {
@@ -75,6 +82,9 @@ impl Held {
             limits: table.limits.clone(),
             sets: table.sets.clone(),
             egresses: table.egresses.clone(),
+            fans: table.fans.clone(),
+            devices: table.devices.clone(),
+            xdp: table.xdp.clone(),
         }
     }
 
@@ -91,6 +101,9 @@ impl Held {
                 limits: self.limits,
                 sets: self.sets,
                 egresses: self.egresses,
+                fans: self.fans,
+                devices: self.devices,
+                xdp: self.xdp,
                 ..Table::default()
             },
             routes: self.routes,
@@ -123,6 +136,9 @@ impl Held {
             Op::Limit(change) => put(&mut self.limits, change),
             Op::Set(change) => put(&mut self.sets, change),
             Op::Egress(change) => put(&mut self.egresses, change),
+            Op::Fan(change) => put(&mut self.fans, change),
+            Op::Devices(change) => put(&mut self.devices, change),
+            Op::Xdp(change) => put(&mut self.xdp, change),
         }
     }
 
@@ -308,6 +324,10 @@ impl Memory<'_> {
             drop_local: hit.drop_local,
             ..Relayed::default()
         };
+        if hit.fan != 0 && fan::takes(&frame, &packet, Marks::None) {
+            self.carry_to_all(&hit, arrival, (&basis, &packet), &mut relayed);
+            return Judgement::Relayed(relayed);
+        }
         let set = &self.held.sets[&hit.set];
         for id in &set.members[..set.len as usize] {
             let egress = &self.held.egresses[id];
@@ -322,6 +342,40 @@ impl Memory<'_> {
         relayed.copies.sort();
         relayed.failed.sort();
         Judgement::Relayed(relayed)
+    }
+
+    /// Sends one copy to the egress that stands for all, and from there to all links of the set it names.
+    fn carry_to_all(
+        &self,
+        hit: &Hit,
+        arrival: &Arrival,
+        (basis, packet): (&Basis, &Packet),
+        relayed: &mut Relayed,
+    ) {
+        let egress = &self.held.egresses[&(hit.fan - 1)];
+        assert!(egress.is_fan(), "{egress:?} stands for no set");
+        let edited = Edit::new(basis, packet, egress).map(|edit| written(&edit, arrival));
+        let named = match &edited {
+            Ok(frame) => frame.first_chunk().and_then(|address| fan::set(*address)),
+            Err(_) => egress.fan_set(),
+        };
+        let links = self.held.fans[&named.expect("a set is named")].links();
+        for link in links {
+            match &edited {
+                Ok(frame) => {
+                    let mut frame = frame.clone();
+                    let address = fan::destination(&Slice::new(&frame));
+                    frame[..6].copy_from_slice(&address.expect("an IP packet"));
+                    relayed.copies.push(Copy {
+                        egress: *link,
+                        frame,
+                    });
+                }
+                Err(reason) => relayed.failed.push((*link, *reason)),
+            }
+        }
+        relayed.copies.sort();
+        relayed.failed.sort();
     }
 }
 

@@ -66,6 +66,12 @@ impl Stats {
         self.number(&format!("/egress/{link}/copies"))
     }
 
+    /// Bytes of copies sent out of an egress link.
+    #[must_use]
+    pub fn bytes(&self, link: &str) -> u64 {
+        self.number(&format!("/egress/{link}/bytes"))
+    }
+
     /// Copies that an egress link did not get for this reason.
     #[must_use]
     pub fn unsent(&self, link: &str, reason: &str) -> u64 {

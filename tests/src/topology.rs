@@ -113,6 +113,23 @@ impl Topology {
         topology.finish(&[])
     }
 
+    /// Makes veths what XDP wants them to be: no tags beside frames on their way to the ingress, and
+    /// receivers that take frames from an XDP program, because they have GRO on.
+    pub fn let_xdp(&self) -> Result<()> {
+        self.sender.ethtool(&format!(
+            "-K {} txvlan off tx-vlan-stag-hw-insert off",
+            Self::SENDER_LINK
+        ))?;
+        self.relay.ethtool(&format!(
+            "-K {} rxvlan off rx-vlan-stag-hw-parse off",
+            self.ingress
+        ))?;
+        for link in &self.receiver_links {
+            self.receiver.ethtool(&format!("-K {link} gro on"))?;
+        }
+        Ok(())
+    }
+
     fn hosts(ingress: &str, egresses: Vec<String>, receiver_links: Vec<String>) -> Result<Self> {
         let relay = Netns::new("relay")?;
         // Before there are links, which take the default.

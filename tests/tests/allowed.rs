@@ -1,7 +1,7 @@
 //! What mcr may do decides which datapath it takes, and it says so:
 //!
 //! - With exactly the capabilities that the documents and the compose file name, it is the TC program.
-//! - Without CAP_BPF, without CAP_PERFMON (for which the verifier is stricter), and where a profile of
+//! - Without `CAP_BPF`, without `CAP_PERFMON` (for which the verifier is stricter), and where a profile of
 //!   seccomp blocks bpf(2), packet sockets make the copies, and why is told once.
 //! - What packet sockets can't do, and what is demanded by name, ends mcr with the reason.
 

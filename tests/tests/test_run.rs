@@ -9,16 +9,18 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, TestRun as _,
     maps::Array,
-    programs::{SchedClassifier, TestRunOptions},
+    programs::{SchedClassifier, TestRunOptions, Xdp},
 };
 use mcr::{
+    config::model::Local,
     datapath::ebpf::{OBJECT, fill},
-    plan::{Table, plan},
+    plan::{Means, Table, World, plan},
 };
 use mcr_common::table::Observed;
 use mcr_tests::{
     Netns,
     fixtures::{Expected, Fixture, HOST_MAC, Ingress, fixtures, world},
+    needs,
 };
 use nix::net::if_::if_nametoindex;
 
@@ -151,6 +153,108 @@ fn the_kernel_decides_about_every_fixture_as_it_says() -> Result<()> {
             tried > fixtures().len() / 2,
             "only {tried} fixtures were tried"
         );
+        Ok(())
+    })
+}
+
+/// `struct xdp_md` of `include/uapi/linux/bpf.h`.
+const XDP_CONTEXT: usize = 24;
+/// `data_end` in it, and `ingress_ifindex`.
+const XDP_END: std::ops::Range<usize> = 4..8;
+const XDP_IFINDEX: std::ops::Range<usize> = 12..16;
+/// `enum xdp_action`.
+const XDP_PASS: u32 = 2;
+const XDP_REDIRECT: u32 = 4;
+
+/// The fixtures' world as XDP wants it to be.
+fn xdp_world(ingress: [u32; 2]) -> World {
+    let mut world = World {
+        means: Means {
+            programs: true,
+            xdp: true,
+            ..Means::default()
+        },
+        ..world([ingress[0], 1001, 1002, ingress[1]])
+    };
+    for relay in &mut world.relays {
+        relay.local = Local::Drop;
+    }
+    let links: Vec<u32> = world.links.keys().copied().collect();
+    for index in links {
+        world.links.change(index, |link| {
+            link.offers.xdp = true;
+            link.offers.xdp_transmit = true;
+        });
+    }
+    world
+}
+
+/// Whether the XDP program is to serve what these relays match.
+fn is_served(table: &Table, ingress: u32, relays: &[String]) -> bool {
+    table.owners.iter().any(|(id, owner)| {
+        owner.ingress == ingress
+            && owner.relays == relays
+            && table.slots.get(id).is_some_and(|slot| slot.xdp != 0)
+    })
+}
+
+#[test]
+fn xdp_takes_what_it_is_to_serve_and_leaves_all_else_untouched() -> Result<()> {
+    needs!(XdpFeatures);
+    let netns = Netns::new("test-run")?;
+    for link in INGRESS {
+        netns.ip(&format!("link add {link} type veth peer name other-{link}"))?;
+        netns.ip(&format!("link set {link} up"))?;
+    }
+    netns.run(|| {
+        let [ingress, trunk] = INGRESS.map(if_nametoindex);
+        let links = [ingress?, trunk?];
+        let table = plan(&xdp_world(links), &Table::default())?.table;
+        let mut object = Ebpf::load(OBJECT)?;
+        let load = |object: &mut Ebpf| -> Result<()> {
+            let program = object.program_mut("mcr_xdp").context("no program")?;
+            <&mut Xdp>::try_from(program)?.load()?;
+            Ok(())
+        };
+        load(&mut object)?;
+        fill(&mut object, &table)?;
+        let program = object.program("mcr_xdp").context("no program")?;
+        let program: &Xdp = program.try_into()?;
+        let (mut taken, mut left) = (0, 0);
+        for fixture in fixtures().iter().filter(|fixture| fits(fixture)) {
+            let ingress = links[usize::from(fixture.ingress == Ingress::Trunk)];
+            let mut context = [0; XDP_CONTEXT];
+            let length = u32::try_from(fixture.frame.len())?;
+            context[XDP_END].copy_from_slice(&length.to_ne_bytes());
+            context[XDP_IFINDEX].copy_from_slice(&ingress.to_ne_bytes());
+            let mut out = vec![0; LONGEST];
+            let result = program.test_run(TestRunOptions {
+                data_in: Some(&fixture.frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..TestRunOptions::default()
+            })?;
+            out.truncate(result.data_size_out as usize);
+            let name = &fixture.name;
+            let action = result.return_value;
+            match &fixture.expected {
+                Expected::Relay { relays, failed, .. }
+                    if !fixture.to_this_host
+                        && failed.is_empty()
+                        && is_served(&table, ingress, relays) =>
+                {
+                    ensure!(action == XDP_REDIRECT, "{name}: action {action}");
+                    taken += 1;
+                }
+                Expected::Relay { .. } if action == XDP_REDIRECT => taken += 1,
+                _ => {
+                    ensure!(action == XDP_PASS, "{name}: action {action}");
+                    ensure!(out == fixture.frame, "{name}: {out:02x?}");
+                    left += 1;
+                }
+            }
+        }
+        ensure!(taken > 50 && left > 50, "{taken} taken, {left} left");
         Ok(())
     })
 }

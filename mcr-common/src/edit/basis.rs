@@ -1,6 +1,6 @@
 //! What all copies have different: their addresses, and maybe the TTL.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::checksum::updated_checksum;
 use crate::{
@@ -90,10 +90,7 @@ impl Basis {
                 checksum,
                 ..
             } => (mac4(group), Family::V4, protocol, checksum),
-            Addresses::V6 { group, .. } => {
-                let [.., w, x, y, z] = group.octets();
-                ([0x33, 0x33, w, x, y, z], Family::V6, 0, 0)
-            }
+            Addresses::V6 { group, .. } => (mac6(group), Family::V6, 0, 0),
             Addresses::Other => (frame.read(0).unwrap_or_default(), Family::Other, 0, 0),
         };
         Self {
@@ -220,11 +217,18 @@ impl Basis {
 /// The address of IPv4 packets to a group (RFC 1112 section 6.4); what is no group is a broadcast
 /// address, of the link or of all.
 #[inline(always)]
-fn mac4(group: Ipv4Addr) -> [u8; 6] {
+pub(crate) fn mac4(group: Ipv4Addr) -> [u8; 6] {
     if group.is_multicast() {
         let [_, x, y, z] = group.octets();
         [0x01, 0x00, 0x5e, x & 0x7f, y, z]
     } else {
         [0xff; 6]
     }
+}
+
+/// The address of IPv6 packets to a group (RFC 2464 section 7).
+#[inline(always)]
+pub(crate) fn mac6(group: Ipv6Addr) -> [u8; 6] {
+    let [.., w, x, y, z] = group.octets();
+    [0x33, 0x33, w, x, y, z]
 }

@@ -3,6 +3,44 @@
 //! Words are taken as they lie in memory: the sum of swapped words is the swapped sum (RFC 1071
 //! section 2), and the kernel's helpers want it so.
 
+use crate::{frame::Addresses, table::Selector};
+
+/// What the checksum field of a UDP datagram of `length` bytes holds that is left to be finished: the
+/// sum over the pseudo-header (`CHECKSUM_PARTIAL` in `include/linux/skbuff.h`, `udp4_hwcsum` in
+/// `net/ipv4/udp.c`). A checksum may happen to be the same number.
+#[must_use]
+#[inline(always)]
+pub const fn unfinished(addresses: &Addresses, length: u16) -> u16 {
+    let sum = match addresses {
+        Addresses::V4 { source, group, .. } => source.to_bits() as u64 + group.to_bits() as u64,
+        Addresses::V6 { source, group } => halves(source.to_bits()) + halves(group.to_bits()),
+        Addresses::Other => 0,
+    };
+    fold(sum + Selector::UDP as u64 + length as u64)
+}
+
+/// The sum of the four words of an address, as far as its fold matters.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "halves are taken one by one"
+)]
+const fn halves(address: u128) -> u64 {
+    let (high, low) = ((address >> 64) as u64, address as u64);
+    (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff)
+}
+
+/// The checksum of a UDP datagram, from the sum over it and its pseudo-header. One that would be zero
+/// is written as the other zero (RFC 768).
+#[must_use]
+#[inline(always)]
+pub const fn finished(sum: u64) -> u16 {
+    match !fold(sum) {
+        0 => 0xffff,
+        checksum => checksum,
+    }
+}
+
 /// By how much the sum over some bytes has changed, in ones' complement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference(u16);

@@ -2,6 +2,8 @@
 
 use core::net::IpAddr;
 
+use crate::fan;
+
 /// What happens to the TTL or hop limit of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HopEdit {
@@ -71,6 +73,8 @@ const RESOLVED: u16 = 1 << 11;
 const DOWN: u16 = 1 << 12;
 /// The link sends from its own address only.
 const STRICT: u16 = 1 << 13;
+/// It stands for a whole set.
+const FAN: u16 = 1 << 14;
 
 /// Edits of what the checksum of UDP covers.
 const DATAGRAM: u16 = GROUP | PORT | SOURCE | UNICAST;
@@ -192,6 +196,24 @@ impl Egress {
         }
     }
 
+    /// The egress that stands for all of a set, whose members are edited as this one is: the
+    /// destination address says to a program at the link of ours which set it is ([`fan`]).
+    #[must_use]
+    pub fn fan(mut self, set: u32, mtu: u32) -> Self {
+        self.ifindex = 0;
+        self.mtu = mtu;
+        self.destination_mac = fan::address(set);
+        self.destination_mac_mask = [0xff; 6];
+        self.with(FAN)
+    }
+
+    /// The same at another link.
+    #[must_use]
+    pub const fn at(mut self, ifindex: u32) -> Self {
+        self.ifindex = ifindex;
+        self
+    }
+
     /// The same with this UDP destination port.
     #[must_use]
     pub const fn port(mut self, port: u16) -> Self {
@@ -218,6 +240,15 @@ impl Egress {
         identity
     }
 
+    /// What copies have different, whatever the link is and the largest packet it takes.
+    #[must_use]
+    pub const fn edits(&self) -> Self {
+        let mut edits = self.without(DOWN);
+        edits.ifindex = 0;
+        edits.mtu = 0;
+        edits
+    }
+
     /// Whether the link is up.
     #[must_use]
     #[inline(always)]
@@ -230,6 +261,29 @@ impl Egress {
     #[inline(always)]
     pub const fn is_strict(&self) -> bool {
         self.has(STRICT)
+    }
+
+    /// Whether it stands for a whole set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_fan(&self) -> bool {
+        self.has(FAN)
+    }
+
+    /// The id of the set it stands for.
+    #[must_use]
+    pub const fn fan_set(&self) -> Option<u32> {
+        if self.is_fan() {
+            fan::set(self.destination_mac)
+        } else {
+            None
+        }
+    }
+
+    /// Whether copies go to one station.
+    #[must_use]
+    pub const fn is_unicast(&self) -> bool {
+        self.has(UNICAST)
     }
 
     /// Whether copies can be addressed: to a group, or to a station whose MAC address is known.
@@ -269,7 +323,7 @@ impl Egress {
     #[must_use]
     #[inline(always)]
     pub const fn destination_mac(&self) -> Option<(&[u8; 6], &[u8; 6])> {
-        if self.flags & (GROUP | UNICAST) != 0 {
+        if self.flags & (GROUP | UNICAST | FAN) != 0 {
             Some((&self.destination_mac, &self.destination_mac_mask))
         } else {
             None

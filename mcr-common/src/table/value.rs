@@ -44,8 +44,8 @@ pub struct Slot {
     pub limited: u8,
     /// 1: the bucket decides which slot comes next.
     pub limit: u8,
-    /// Zero.
-    pub padding: u8,
+    /// How the XDP program serves the frames: the number of a [`super::Service`].
+    pub xdp: u8,
     /// Id of the bucket.
     pub bucket: u32,
     /// Id of the slot of frames that the bucket takes.
@@ -61,9 +61,14 @@ pub struct Slot {
     pub unused: [u8; 2],
     /// The addresses that copies have, but for `mark`: the sum of [`crate::guard::bit`] of each.
     pub own: u64,
+    /// One more than the id of the egress that stands for all of `set`
+    /// ([`super::Egress::fan`]); 0: there is none.
+    pub fan: u32,
+    /// Zero.
+    pub rest: [u8; 4],
 }
 
-const _: () = assert!(size_of::<Slot>() == 40);
+const _: () = assert!(size_of::<Slot>() == 48);
 
 /// An egress list: ids of [`super::Egress`] entries. Written once, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +81,15 @@ pub struct EgressSet {
 }
 
 const _: () = assert!(size_of::<EgressSet>() == 260);
+
+impl EgressSet {
+    /// Ids of the egresses.
+    #[must_use]
+    pub fn ids(&self) -> &[u32] {
+        let length = (self.len as usize).min(MAX_EGRESSES);
+        &self.members[..length]
+    }
+}
 
 /// Counters of an ingress link, one of each CPU. Interest = relayed frames + reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

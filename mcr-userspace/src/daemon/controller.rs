@@ -11,6 +11,8 @@ use std::{
     time::Instant,
 };
 
+use mcr_common::table::Egress;
+
 use self::again::Again;
 use super::{
     ledger::{Ledger, Report},
@@ -100,10 +102,17 @@ impl Controller {
             matters |= self.world.is_concerned(before, after.as_ref());
             // A link that changed may be attachable now.
             self.world.refused.remove(index);
+            self.world.refused_xdp.remove(index);
             match after {
                 Some(link) => self.world.links.insert(*index, link),
                 None => self.world.links.remove(*index),
             };
+        }
+        if self.world.no_fan.is_empty() && self.datapath.has_lost_fan(touched) {
+            let why = "the link of mcr's own is gone or down, by which frames went to many links";
+            tracing::warn!("{why} at once: they are copied one by one");
+            why.clone_into(&mut self.world.no_fan);
+            matters = true;
         }
         if matters {
             self.settle_or_log();
@@ -152,7 +161,7 @@ impl Controller {
     #[must_use]
     pub fn egresses(&self) -> BTreeSet<u32> {
         let egresses = self.table.egresses.values();
-        egresses.map(|egress| egress.ifindex()).collect()
+        egresses.map(Egress::ifindex).collect()
     }
 
     /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
@@ -203,12 +212,20 @@ impl Controller {
                     break plan;
                 }
                 Err(error) => {
-                    let Some(ifindex) = attaching(&error.op).filter(|_| error.stuck.is_empty())
-                    else {
+                    if !error.stuck.is_empty() {
                         return Err(error.into());
-                    };
+                    }
                     let reason = error.error.to_string();
-                    self.world.refused.insert(ifindex, reason);
+                    match (attaching(&error.op), is_new_fan(&error.op)) {
+                        (Some((ifindex, Hook::Xdp)), _) => {
+                            self.world.refused_xdp.insert(ifindex, reason);
+                        }
+                        (Some((ifindex, Hook::TrafficControl)), _) => {
+                            self.world.refused.insert(ifindex, reason);
+                        }
+                        (None, true) => self.world.no_fan = reason,
+                        (None, false) => return Err(error.into()),
+                    }
                 }
             }
         };
@@ -348,12 +365,24 @@ impl Controller {
     }
 }
 
-/// The link that an operation attaches to for the first time.
-fn attaching(op: &Op) -> Option<u32> {
+/// Where a program is attached, or what stands in for it.
+enum Hook {
+    TrafficControl,
+    Xdp,
+}
+
+/// The link, and its hook, that an operation attaches to for the first time.
+fn attaching(op: &Op) -> Option<(u32, Hook)> {
     match op {
-        Op::Link(change) if change.old.is_none() => Some(change.key),
+        Op::Link(change) if change.old.is_none() => Some((change.key, Hook::TrafficControl)),
+        Op::Xdp(change) if change.old.is_none() => Some((change.key, Hook::Xdp)),
         _ => None,
     }
+}
+
+/// Whether an operation makes a way to many links at once.
+fn is_new_fan(op: &Op) -> bool {
+    matches!(op, Op::Fan(change) if change.old.is_none())
 }
 
 /// Logs how a relay is, if there is something to say.

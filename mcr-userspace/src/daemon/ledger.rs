@@ -147,13 +147,13 @@ fn add(report: &mut Report, names: &BTreeMap<u32, String>, table: &Table, counte
         let Some(egress) = table.egresses.get(id) else {
             continue;
         };
-        let counted = report
-            .egress
-            .entry(name(names, egress.ifindex()))
-            .or_default();
-        counted.copies += stats.copies;
-        counted.bytes += stats.bytes;
-        add_reasons(&mut counted.reasons, &stats.reasons);
+        for egress in table.counted_by(egress) {
+            let name = name(names, egress.ifindex());
+            let counted = report.egress.entry(name).or_default();
+            counted.copies += stats.copies;
+            counted.bytes += stats.bytes;
+            add_reasons(&mut counted.reasons, &stats.reasons);
+        }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Selected {
     pub leased: bool,
     /// What it can do.
     pub means: Means,
+    /// Why it can't send a frame to many links at once, as a sentence without an end; empty where it can.
+    pub no_fan: String,
     /// Ids of its programs in the kernel.
     pub own_programs: BTreeSet<u32>,
     /// Why programs in the kernel can't make the copies; empty where they can, or where nobody wants
@@ -90,19 +92,30 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
 
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
-    let back_end = Ebpf::load(hook, &settings.limits)?;
+    let mut back_end = Ebpf::load(hook, &settings.limits)?;
+    let no_xdp = xdp(settings, &mut back_end);
     Ok(Selected {
+        no_fan: back_end.no_fan(),
         own_programs: back_end.programs(),
         back_end: Box::new(back_end),
         leased: hook.outlives_process(),
         means: Means {
             programs: true,
+            xdp: no_xdp.is_none(),
             demanded: settings.datapath,
-            ..Means::default()
         },
         no_programs: String::new(),
-        no_xdp: String::new(),
+        no_xdp: no_xdp.unwrap_or_default(),
     })
+}
+
+/// Loads the XDP programs beside, unless nobody wants them, and says why there are none. Without them
+/// the TC program does all there is to do.
+fn xdp(settings: &Settings, back_end: &mut Ebpf) -> Option<String> {
+    if settings.datapath == DatapathChoice::Tc {
+        return Some(String::new());
+    }
+    back_end.load_xdp().err().map(|error| error.to_string())
 }
 
 /// Packet sockets, with why there are no programs in the kernel.
@@ -111,6 +124,7 @@ fn ring(settings: &Settings, no_programs: String) -> Result<Selected, StepError>
         back_end: Box::new(Ring::new()?),
         own_programs: BTreeSet::new(),
         leased: false,
+        no_fan: String::new(),
         means: Means {
             demanded: settings.datapath,
             ..Means::default()

@@ -1,12 +1,14 @@
 //! The datapath in the kernel: the TC program of `mcr-ebpf`, and its maps.
 
 mod clsact;
+mod fan;
 mod hook;
 mod lease;
 mod log;
 mod maps;
 mod object;
 mod tenant;
+mod xdp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,20 +21,21 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TcAttachType},
     util::KernelVersion,
 };
-use mcr_common::table::LinkStats;
+use mcr_common::table::{Egress, LinkStats};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-pub use self::{hook::Hook, object::BYTES as OBJECT};
 use self::{
+    fan::Fans,
     hook::{Attacher, Attachment},
     lease::Keeper,
     log::Listener,
     maps::{Maps, WrongMap},
 };
+pub use self::{hook::Hook, object::BYTES as OBJECT};
 use super::{Counters, Datapath, StepError};
 use crate::{
     config::model::Limits,
-    plan::{Op, Table, diff},
+    plan::{Change, Op, Table, diff, table::Fan},
 };
 
 /// The program that relays what arrives.
@@ -44,7 +47,10 @@ const LEAVING: &str = "mcr_tc_out";
 pub struct Ebpf {
     object: aya::Ebpf,
     maps: Maps,
+    /// The way to many links at once; or why there is none.
+    fans: Result<Fans, String>,
     attachments: BTreeMap<u32, Attachments>,
+    xdp: xdp::Attachments,
     /// Goes after what it has attached: until then its number is taken.
     attacher: Attacher,
     /// Where attachments outlive this process.
@@ -123,15 +129,48 @@ impl Ebpf {
                 .and_then(SchedClassifier::load)
                 .map_err(|error| from_program(&error))?;
         }
+        let fans = Fans::load(&mut object);
         let listener = Listener::start(&mut object)?;
         let keeper = hook.outlives_process().then(|| Keeper::start(lease));
         Ok(Self {
             object,
             attacher: Attacher::new(hook)?,
             maps,
+            fans,
             attachments: BTreeMap::new(),
+            xdp: xdp::Attachments::default(),
             _keeper: keeper.transpose()?,
             _listener: listener,
+        })
+    }
+
+    /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
+    /// can.
+    #[must_use]
+    pub fn no_fan(&self) -> String {
+        self.fans.as_ref().err().cloned().unwrap_or_default()
+    }
+
+    fn fan(&mut self, change: &Change<u32, Fan>) -> Result<(), StepError> {
+        let fans = self.fans.as_mut();
+        let fans = fans.map_err(|why| StepError::Unsupported(why.clone()))?;
+        match change.new {
+            None => fans.remove(change.key),
+            Some(fan) => fans.add(change.key, fan.links(), &mut self.object, &self.attacher),
+        }
+    }
+
+    /// A change of an egress, with our link for one that stands for a whole set.
+    fn placed(&self, change: &Change<u32, Egress>) -> Box<Change<u32, Egress>> {
+        let ours = self.fans.as_ref().ok().and_then(Fans::ifindex);
+        let place = |egress: Egress| match ours.filter(|_| egress.is_fan()) {
+            Some(ifindex) => egress.at(ifindex),
+            None => egress,
+        };
+        Box::new(Change {
+            key: change.key,
+            old: change.old.map(place),
+            new: change.new.map(place),
         })
     }
 
@@ -141,6 +180,17 @@ impl Ebpf {
         let programs = self.object.programs();
         let infos = programs.filter_map(|(_, program)| program.info().ok());
         infos.map(|info| info.id()).collect()
+    }
+
+    /// Loads the XDP programs beside, for links and relays that they are right for.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; the TC program does all there is to do then.
+    pub fn load_xdp(&mut self) -> Result<(), LoadError> {
+        let editor = xdp::load(&mut self.object)?;
+        self.maps.devices.edit_by(editor);
+        Ok(())
     }
 
     /// Attaches to a link what is not attached yet, and takes away what is not wanted.
@@ -197,8 +247,12 @@ impl Datapath for Ebpf {
     }
 
     fn step(&mut self, op: &Op) -> Result<(), StepError> {
-        let Op::Link(change) = op else {
-            return self.maps.step(op);
+        let change = match op {
+            Op::Link(change) => change,
+            Op::Fan(change) => return self.fan(change),
+            Op::Egress(change) => return self.maps.step(&Op::Egress(self.placed(change))),
+            Op::Xdp(change) => return self.xdp.step(&mut self.object, *change),
+            _ => return self.maps.step(op),
         };
         let ifindex = change.key;
         let Some(link) = change.new else {
@@ -217,6 +271,10 @@ impl Datapath for Ebpf {
             })
     }
 
+    fn has_lost_fan(&self, touched: &BTreeSet<u32>) -> bool {
+        self.fans.as_ref().is_ok_and(|fans| fans.is_lost(touched))
+    }
+
     fn counters(&self, table: &Table) -> Result<Counters, StepError> {
         let mut counters = Counters {
             links: self.link_counters(table)?,
@@ -229,6 +287,7 @@ impl Datapath for Ebpf {
             let stats = self.maps.egress_stats.sum(*id)?;
             counters.egresses.insert(*id, stats);
         }
+        self.maps.devices.count(&mut counters.egresses)?;
         for id in table.limits.keys() {
             counters.over.insert(*id, self.maps.bucket(*id)?.over);
         }

@@ -48,6 +48,9 @@ impl Datapath for Fake {
             Op::Limit(change) => put(&mut table.limits, change),
             Op::Set(change) => put(&mut table.sets, change),
             Op::Egress(change) => put(&mut table.egresses, change),
+            Op::Fan(change) => put(&mut table.fans, change),
+            Op::Devices(change) => put(&mut table.devices, change),
+            Op::Xdp(change) => put(&mut table.xdp, change),
         }
         Ok(())
     }

@@ -222,6 +222,15 @@ impl Datapath for Ring {
             Op::Limit(change) => self.shared().limit(change),
             Op::Set(change) => self.set(change),
             Op::Egress(change) => self.egress(change)?,
+            Op::Fan(_) => {
+                return Err(StepError::Unsupported(
+                    "packet sockets send to one link after the other".to_owned(),
+                ));
+            }
+            Op::Devices(_) | Op::Xdp(_) => {
+                let sentence = "packet sockets have no use for XDP";
+                return Err(StepError::Unsupported(sentence.to_owned()));
+            }
         }
         Ok(())
     }

@@ -3,10 +3,16 @@
 //! A pure function of what is known of the links, of the edits and of how many copies there are, so
 //! that whatever turns false leads to another choice by the event that says so.
 
+pub(super) mod broadcast;
+
+pub use broadcast::Worth;
+
 use mcr_common::table::Egress;
 
 use super::world::World;
 use crate::config::model::DatapathChoice;
+
+pub(super) mod xdp;
 
 /// Who makes the copies of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,14 +75,17 @@ pub(super) struct Job<'a> {
     pub(super) egresses: &'a [Egress],
     /// Whether the host is not to see the frames.
     pub(super) drop_local: bool,
+    /// Whether a limit has been asked before.
+    pub(super) limited: bool,
 }
 
 /// Whether a way to make copies can make those of a job: its replicator, or why it can't, as a sentence
 /// without an end.
 type Way = fn(&World, &Job<'_>) -> Result<Replicator, String>;
 
-/// The ways that are faster than one clone after another, the fastest first, each with its name.
-const FASTER: [(&str, Way); 0] = [];
+/// The ways that are faster than one clone after another, each with its name.
+const XDP: (&str, Way) = ("xdp", xdp::way);
+const BROADCAST: (&str, Way) = ("broadcast", broadcast::can);
 
 /// Chooses the fastest replicator that is right for a job.
 ///
@@ -90,7 +99,15 @@ pub(super) fn choose(world: &World, job: &Job<'_>) -> Choice {
             reason: world.no_programs.clone(),
         };
     }
-    first(&FASTER, world, job)
+    // A single copy the TC program makes by redirection, which nothing outdoes but XDP.
+    let several = job.egresses.len() > 1;
+    let ways: &[_] = match (world.means.demanded, several) {
+        (DatapathChoice::Tc, false) => &[],
+        (DatapathChoice::Tc, true) => &[BROADCAST],
+        (_, false) => &[XDP],
+        (_, true) => &[XDP, BROADCAST],
+    };
+    first(ways, world, job)
 }
 
 /// The first of these ways that can, or else clones.
@@ -121,6 +138,7 @@ mod tests {
         ingress: 1,
         egresses: &[],
         drop_local: false,
+        limited: false,
     };
 
     #[test]

@@ -8,7 +8,7 @@ use mcr_common::table::{
 
 use super::{
     Table,
-    table::{FrameRoute, Route, Sources},
+    table::{Devices, Fan, FrameRoute, Route, Sources, Xdp},
 };
 
 /// A change of one entry of one table.
@@ -34,6 +34,12 @@ pub enum Op {
     Set(Box<Change<u32, EgressSet>>),
     /// An egress.
     Egress(Box<Change<u32, Egress>>),
+    /// The links of a set to all of which the kernel sends a frame at once.
+    Fan(Box<Change<u32, Fan>>),
+    /// The links of an egress set.
+    Devices(Box<Change<u32, Devices>>),
+    /// The XDP program at an ingress link.
+    Xdp(Change<u32, Xdp>),
 }
 
 /// What becomes of an entry. At least one of `old` and `new` is there.
@@ -72,6 +78,9 @@ impl Op {
             Self::Limit(change) => Self::Limit(change.inverse()),
             Self::Set(change) => Self::Set(Box::new(change.inverse())),
             Self::Egress(change) => Self::Egress(Box::new(change.inverse())),
+            Self::Fan(change) => Self::Fan(Box::new(change.inverse())),
+            Self::Devices(change) => Self::Devices(Box::new(change.inverse())),
+            Self::Xdp(change) => Self::Xdp(change.inverse()),
         }
     }
 }
@@ -103,6 +112,14 @@ impl fmt::Display for Op {
             Self::Limit(c) => write!(f, "{} limit {}", verb(c), c.key),
             Self::Set(c) => write!(f, "{} egress set {}", verb(c), c.key),
             Self::Egress(c) => write!(f, "{} egress {}", verb(c), c.key),
+            Self::Fan(c) => write!(
+                f,
+                "{} the way to all links of egress set {}",
+                verb(c),
+                c.key
+            ),
+            Self::Devices(c) => write!(f, "{} the links of egress set {}", verb(c), c.key),
+            Self::Xdp(c) => write!(f, "{} the XDP program at link {}", verb(c), c.key),
         }
     }
 }
@@ -115,8 +132,11 @@ impl fmt::Display for Op {
 /// less, and goes after them; a scope knows of a kind of group for as long as there is one.
 #[must_use]
 pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
+    let fans = compare(&old.fans, &new.fans, |c| Op::Fan(Box::new(c)));
     let egresses = compare(&old.egresses, &new.egresses, |c| Op::Egress(Box::new(c)));
     let sets = compare(&old.sets, &new.sets, |c| Op::Set(Box::new(c)));
+    let devices = compare(&old.devices, &new.devices, |c| Op::Devices(Box::new(c)));
+    let xdp = compare(&old.xdp, &new.xdp, Op::Xdp);
     let limits = compare(&old.limits, &new.limits, Op::Limit);
     // A slot that a limit leads to is there before the one that has the limit.
     let mut slots = compare(&old.slots, &new.slots, Op::Slot);
@@ -150,8 +170,10 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
     let (attached, widened_links) = links.come.into_iter().partition(is_new);
     let (opened, widened_vlans) = vlans.come.into_iter().partition(is_new);
     [
+        fans.come,
         egresses.come,
         sets.come,
+        devices.come,
         limits.come,
         slots.come,
         ports.come,
@@ -161,6 +183,8 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
         groups.come,
         opened,
         attached,
+        xdp.come,
+        xdp.go,
         links.go,
         vlans.go,
         groups.go,
@@ -170,8 +194,10 @@ pub fn diff(old: &Table, new: &Table) -> Vec<Op> {
         ports.go,
         slots.go,
         limits.go,
+        devices.go,
         sets.go,
         egresses.go,
+        fans.go,
     ]
     .into_iter()
     .flatten()

@@ -10,17 +10,17 @@ use mcr_common::{
     guard,
     table::{
         EMPTY_SET, Egress, EgressSet, Limit, Link, MAX_BUCKETS, MAX_EGRESS_ENTRIES, MAX_EGRESSES,
-        MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Slot,
-        Target,
+        MAX_LIMITS, MAX_NODES, MAX_PORTS, MAX_SETS, MAX_SLOTS, MAX_VLANS, Ports, Scope, Service,
+        Slot, Target,
     },
 };
 
 use super::{
     PlanError,
-    choice::{Job, choose},
+    choice::{Job, Replicator, broadcast::standing_for, choose, xdp},
     circles::Circles,
     intern::{Full, Interner},
-    table::{FrameRoute, Groups, Owner, Place, Sources, Table},
+    table::{Devices, Fan, FrameRoute, Groups, Owner, Place, Sources, Table},
     wish::{Wish, listed},
     world::World,
 };
@@ -304,13 +304,38 @@ impl<'a> Parts<'a> {
                     ingress,
                     egresses: &egresses,
                     drop_local,
+                    limited: !over.is_empty() || wishes.iter().any(|w| w.relay.limit.is_some()),
                 };
-                self.table.choices.insert(id, choose(self.world, &job));
+                let choice = choose(self.world, &job);
+                if choice.replicator == Replicator::Broadcast {
+                    slot.fan = self.fan(set, &egresses, named)?;
+                }
+                slot.xdp = self.serve(&job, set, choice.replicator) as u8;
+                self.table.choices.insert(id, choice);
             }
         }
         self.table.slots.insert(id, slot);
         self.table.owners.insert(id, owner);
         Ok(id)
+    }
+
+    /// How the XDP program serves the frames of a slot, for which it gets what it needs.
+    fn serve(&mut self, job: &Job<'_>, set: u32, replicator: Replicator) -> Service {
+        let service = match replicator {
+            Replicator::XdpRedirect => Service::Redirect,
+            Replicator::XdpBroadcast if xdp::are_alike(job.egresses) => Service::Broadcast,
+            Replicator::XdpBroadcast => Service::EditedBroadcast,
+            Replicator::Clone | Replicator::Broadcast | Replicator::Ring => return Service::None,
+        };
+        let link = self.world.links.get(&job.ingress);
+        let mode = link.and_then(|link| xdp::mode(self.world, link));
+        self.table.xdp.extend(mode.map(|mode| (job.ingress, mode)));
+        if let (true, Some(members)) = (service != Service::Redirect, self.table.sets.get(&set)) {
+            let edited = service == Service::EditedBroadcast;
+            let devices = Devices::new(*members, job.egresses.iter(), edited);
+            self.table.devices.insert(set, devices);
+        }
+        service
     }
 
     fn bucket(&mut self, wish: &Wish<'_>, names: impl Fn() -> String) -> Result<u32, PlanError> {
@@ -325,6 +350,24 @@ impl<'a> Parts<'a> {
         self.table.limits.insert(id, limit);
         self.table.buckets.insert(id, name.clone());
         Ok(id)
+    }
+
+    /// The way to all members of a set at once: one more than the id of the egress that stands for
+    /// them.
+    fn fan(
+        &mut self,
+        set: u32,
+        members: &[Egress],
+        names: impl Fn() -> String,
+    ) -> Result<u32, PlanError> {
+        let Some(fan) = standing_for(set, members) else {
+            return Ok(0);
+        };
+        let id = self.egresses.id(&identity(&fan));
+        let id = id.map_err(|Full| full("egresses", MAX_EGRESS_ENTRIES, names))?;
+        self.table.egresses.insert(id, fan);
+        self.table.fans.insert(set, Fan::of(members));
+        Ok(id + 1)
     }
 
     /// The set of everywhere these wishes send to, and its members.

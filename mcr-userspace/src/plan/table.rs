@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 use mcr_common::table::{
-    Branches, Egress, EgressSet, FrameKey, Limit, Link, Node, Ports, Scope, Slot, Target, VlanKey,
+    Branches, Egress, EgressSet, FrameKey, Limit, Link, MAX_EGRESSES, Node, Ports, Scope, Slot,
+    Target, VlanKey, XdpSet,
 };
 
 use super::choice::Choice;
@@ -32,8 +33,14 @@ pub struct Table {
     pub limits: BTreeMap<u32, Limit>,
     /// Egress sets by id. The empty set is not among them: it is always there.
     pub sets: BTreeMap<u32, EgressSet>,
-    /// Egresses by id.
+    /// Egresses by id: members of sets, and those that stand for all of a set.
     pub egresses: BTreeMap<u32, Egress>,
+    /// The links of sets to all of which the kernel sends a frame at once, by the id of the set.
+    pub fans: BTreeMap<u32, Fan>,
+    /// The egress sets to whose members the XDP program sends at once, by id.
+    pub devices: BTreeMap<u32, Devices>,
+    /// Where the XDP program is to be attached, by interface index.
+    pub xdp: BTreeMap<u32, Xdp>,
     /// Whom a slot counts for. The datapath does not know this.
     pub owners: BTreeMap<u32, Owner>,
     /// The relay a bucket belongs to. The datapath does not know this.
@@ -57,6 +64,32 @@ pub struct Route {
     pub prefix: IpNet,
 }
 
+/// The links of an egress set, by interface index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fan {
+    length: usize,
+    links: [u32; MAX_EGRESSES],
+}
+
+impl Fan {
+    /// Those of these egresses, of which there are no more than fit in a set.
+    pub(super) fn of(members: &[Egress]) -> Self {
+        let mut links = [0; MAX_EGRESSES];
+        let entries = links.iter_mut().zip(members);
+        entries.for_each(|(link, member)| *link = member.ifindex());
+        Self {
+            length: members.len().min(MAX_EGRESSES),
+            links,
+        }
+    }
+
+    /// The links.
+    #[must_use]
+    pub fn links(&self) -> &[u32] {
+        &self.links[..self.length]
+    }
+}
+
 /// Frames that are not IP, in a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameRoute {
@@ -64,6 +97,61 @@ pub struct FrameRoute {
     pub key: FrameKey,
     /// How many bits of the address count.
     pub length: u8,
+}
+
+/// How the XDP program is run at an ingress link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Xdp {
+    /// By the driver.
+    Native,
+    /// By the kernel, on socket buffers, in the name of the driver.
+    Generic,
+}
+
+/// The links of an egress set, to all of which the kernel sends at once. But for the MTU, none of it
+/// ever changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// What the program has to know.
+    pub known: XdpSet,
+    /// Whether each copy is edited on its way out, and not all of them alike before.
+    pub edited: bool,
+    /// The set.
+    pub set: EgressSet,
+    /// The interface indexes of its members.
+    pub links: [u32; MAX_EGRESSES],
+}
+
+impl Devices {
+    /// Those of a set with these members.
+    #[must_use]
+    pub fn new<'a>(
+        set: EgressSet,
+        egresses: impl Iterator<Item = &'a Egress> + Clone,
+        edited: bool,
+    ) -> Self {
+        let mut links = [0; MAX_EGRESSES];
+        links
+            .iter_mut()
+            .zip(egresses.clone())
+            .for_each(|(link, egress)| *link = egress.ifindex());
+        let known = XdpSet {
+            egress: set.members[0],
+            mtu: egresses.map(Egress::mtu).min().unwrap_or_default(),
+        };
+        Self {
+            known,
+            edited,
+            set,
+            links,
+        }
+    }
+
+    /// The members: interface index and id of the egress.
+    pub fn members(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let members = self.set.members.iter().take(self.set.len as usize);
+        self.links.iter().copied().zip(members.copied())
+    }
 }
 
 /// A place where a source decides. Never changed once it is in force.
@@ -137,6 +225,15 @@ impl Place {
 }
 
 impl Table {
+    /// The egresses that one counts for: itself, or the members of the set for which it stands.
+    pub fn counted_by(&self, egress: &Egress) -> impl Iterator<Item = Egress> + '_ {
+        let set = egress.fan_set().and_then(|set| self.sets.get(&set));
+        let members = set.map_or(&[][..], EgressSet::ids);
+        let members = members.iter().filter_map(|id| self.egresses.get(id));
+        let single = (!egress.is_fan()).then_some(*egress);
+        single.into_iter().chain(members.copied())
+    }
+
     /// How many routes there are, of groups and sources of both families and of frames.
     #[must_use]
     pub fn routes(&self) -> usize {

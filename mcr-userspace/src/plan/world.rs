@@ -8,6 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::choice::Worth;
 use crate::config::model::{DatapathChoice, Limits, LinkSelector, Relay};
 
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200 section 5).
@@ -26,6 +27,9 @@ pub struct World {
     /// Links the datapath could not be attached to, with the reason. They are left alone until
     /// they change.
     pub refused: BTreeMap<u32, String>,
+    /// Links the XDP program could not be attached to, with the reason. The TC program does their work
+    /// until they change.
+    pub refused_xdp: BTreeMap<u32, String>,
     /// How much the tables may hold.
     pub limits: Limits,
     /// The address of copies with `source_mac: relay`.
@@ -37,6 +41,11 @@ pub struct World {
     /// Why programs in the kernel can't make the copies, as a sentence; empty where they can, or where
     /// nobody wants them.
     pub no_programs: String,
+    /// Why frames can't be sent to many links at once, as a sentence without an end; empty where they
+    /// can.
+    pub no_fan: String,
+    /// From how many copies on it is worth it.
+    pub worth: Worth,
     /// Why the XDP program can't, as a sentence; empty where it can, or where nobody wants it.
     pub no_xdp: String,
     /// Ids of the programs in the kernel that are ours.
@@ -50,8 +59,6 @@ pub struct Means {
     pub programs: bool,
     /// The XDP program is loaded: the kernel has all it needs.
     pub xdp: bool,
-    /// Interface index of the link of ours from which the kernel sends a frame to many links at once.
-    pub fan: Option<u32>,
     /// What the user asks for. What is demanded is not replaced by anything else.
     pub demanded: DatapathChoice,
 }

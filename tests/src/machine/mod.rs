@@ -76,11 +76,13 @@ pub struct Counted {
 }
 
 impl Program {
-    /// Reads the program `name` out of an object.
-    pub fn read(object: &[u8], name: &str) -> Result<Self> {
+    /// Reads the program `name` out of an object, with these of its global constants, by name, replaced.
+    pub fn read(object: &[u8], name: &str, globals: &[(&str, &[u8])]) -> Result<Self> {
         /// Where the program's constants are.
         const CONSTANTS: &str = ".rodata";
         let mut object = Object::parse(object).context("the object cannot be read")?;
+        let globals = globals.iter().map(|(name, value)| (*name, (*value, true)));
+        object.patch_map_data(globals.collect())?;
         let texts: HashSet<_> = object
             .functions
             .keys()

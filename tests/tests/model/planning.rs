@@ -9,7 +9,7 @@ use mcr::{
     datapath::Datapath as _,
     plan::{Op, Table, World, diff, plan},
 };
-use mcr_common::table::{EMPTY_SET, EgressSet, Ports, Target, Way};
+use mcr_common::table::{EMPTY_SET, Egress, EgressSet, Ports, Target, Way};
 use mcr_tests::{
     oracle::{Arrival, Copy, Fragments, Judgement, judge},
     pipeline::{Held, Learnt, Memory, in_force},
@@ -189,6 +189,12 @@ fn assert_nothing_dangles(held: &Held) {
             "egress {egress} of a set"
         );
     }
+    for slot in held.slots.values().filter(|slot| slot.fan != 0) {
+        let egress = held.egresses.get(&(slot.fan - 1));
+        let set = egress.and_then(Egress::fan_set);
+        assert_eq!(set, Some(slot.set), "{slot:?}: {egress:?}");
+        assert!(held.fans.contains_key(&slot.set), "{slot:?}");
+    }
     let stats: BTreeSet<u32> = held.links.values().map(|link| link.stats).collect();
     assert_eq!(stats.len(), held.links.len());
 }
@@ -206,8 +212,17 @@ fn assert_nothing_is_idle(table: &Table) {
     let has_slot = |id: &u32| held.slots.values().any(|slot| slot.set == *id);
     assert!(held.sets.keys().all(has_slot));
     assert!(!held.sets.contains_key(&EMPTY_SET));
-    let has_set = |id: &u32| held.sets.values().any(|set| members(set).contains(id));
+    let has_set = |id: &u32| {
+        let mut slots = held.slots.values();
+        slots.any(|slot| slot.fan == id + 1)
+            || held.sets.values().any(|set| members(set).contains(id))
+    };
     assert!(held.egresses.keys().all(has_set));
+    let fanned = |id: &u32| {
+        let mut slots = held.slots.values();
+        slots.any(|slot| slot.fan != 0 && slot.set == *id)
+    };
+    assert!(held.fans.keys().all(fanned));
     let asked = |id: &u32| {
         let mut slots = held.slots.values();
         slots.any(|slot| slot.limit != 0 && slot.bucket == *id)

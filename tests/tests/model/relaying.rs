@@ -90,11 +90,14 @@ fn the_random_frames_reach_everything() {
     let mut runner = TestRunner::new_with_rng(config(), seed);
     let mut reasons = BTreeSet::new();
     let (mut all, mut relayed, mut several, mut fragmented) = (0, 0, 0, 0);
+    let mut at_once = 0;
     for _ in 0..150 {
         let tree = traffic()
             .new_tree(&mut runner)
             .expect("nothing is filtered");
         let (_, world, arrivals) = tree.current();
+        let table = in_force(&world, &Table::default());
+        at_once += usize::from(!table.fans.is_empty());
         let mut fragments = Fragments::new();
         for arrival in arrivals {
             all += 1;
@@ -122,4 +125,5 @@ fn the_random_frames_reach_everything() {
         "{several} of {relayed} are for several relays"
     );
     assert!(fragmented > 30, "{fragmented} first fragments");
+    assert!(at_once > 20, "{at_once} worlds have copies made at once");
 }

@@ -27,6 +27,7 @@ use crate::worlds::{
 /// A relay without a name.
 pub(crate) fn relay() -> impl Strategy<Value = Relay> {
     let rest = (
+        any::<bool>(),
         vlans(),
         select(&[Local::Keep, Local::Keep, Local::Drop][..]),
         weighted(0.1),
@@ -34,7 +35,15 @@ pub(crate) fn relay() -> impl Strategy<Value = Relay> {
     );
     let ways = vec((select(&NAMES[..]), edits().boxed()), 1..=5);
     (selectors(), ways, matches().boxed(), rest).prop_map(
-        |(from, ways, matches, (vlans, local, host_frames, join))| {
+        |(from, mut ways, matches, (alike, vlans, local, host_frames, join))| {
+            let first = Edits {
+                unicast: None,
+                vlan: None,
+                ..ways[0].1
+            };
+            for (_, edits) in ways.iter_mut().filter(|_| alike) {
+                *edits = first;
+            }
             let ways: BTreeSet<Way> = ways
                 .into_iter()
                 .filter_map(|(name, edits)| {

@@ -10,7 +10,7 @@ use mcr::{
     config::model::{
         Edits, GroupMatch, Limit, Limits, LinkName, LinkSelector, Match, Packets, Relay, Ttl, Way,
     },
-    plan::{LinkKind, LinkState, World},
+    plan::{LinkKind, LinkState, Means, Offers, World, Worth},
 };
 use proptest::{
     bool::weighted,
@@ -82,10 +82,10 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         refused,
         neighbours(),
         vec(relay(), 2..=12),
-        (any::<bool>(), limit()),
+        (any::<bool>(), any::<bool>(), limit()),
     )
         .prop_map(
-            |((indexes, states), refused, neighbours, mut relays, (leased, limit))| {
+            |((indexes, states), refused, neighbours, mut relays, (leased, xdp, limit))| {
                 for (number, relay) in relays.iter_mut().enumerate() {
                     relay.name = format!("relay {number}");
                     // One frame can be asked about by a few limits only.
@@ -99,6 +99,13 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                     limits: Limits::default(),
                     relay_mac: RELAY_MAC,
                     leased,
+                    means: Means {
+                        programs: true,
+                        xdp,
+                        ..Means::default()
+                    },
+                    // Two links are many here.
+                    worth: Worth { kept: 2, given: 2 },
                     ..World::default()
                 }
             },
@@ -236,11 +243,20 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
         1 => Just(LinkKind::NoEthernet),
     ];
     let master = prop_oneof![50 => Just(None), 1 => select(&IFINDEXES[..]).prop_map(Some)];
-    let mtu = select(&[68, 90, 1500, 9000][..]);
+    let mtu = prop_oneof![5 => Just(1500), 3 => select(&[68, 90, 9000][..])];
+    let device = prop_oneof![12 => Just("veth"), 1 => Just("")];
     let up = weighted(0.9);
     let broadcast = weighted(0.7);
-    (kind, master, mtu, up, broadcast).prop_map(move |(kind, master, mtu, up, broadcast)| {
-        LinkState {
+    let offers =
+        (weighted(0.8), weighted(0.8), device).prop_map(|(xdp, xdp_transmit, device)| Offers {
+            device: device.to_owned(),
+            xdp,
+            xdp_transmit,
+            ..Offers::default()
+        });
+    (kind, master, mtu, up, broadcast, offers).prop_map(
+        move |(kind, master, mtu, up, broadcast, offers)| LinkState {
+            offers,
             alternative_names: if position == 0 {
                 vec![NAMES[5].to_owned()]
             } else {
@@ -253,6 +269,6 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
             master: master.filter(|master| *master != index),
             broadcasts: broadcast.then_some(DIRECTED).into_iter().collect(),
             ..plain(NAMES[position])
-        }
-    })
+        },
+    )
 }

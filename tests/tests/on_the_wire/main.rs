@@ -7,7 +7,11 @@ mod rules;
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mcr::{config::model::Local, daemon::relay_mac, plan::World};
+use mcr::{
+    config::model::{LinkName, LinkSelector, Local, Way},
+    daemon::relay_mac,
+    plan::{LinkState, World},
+};
 use mcr_tests::{
     Capture, Captured, Inject, Mcr, Netns, PacketType,
     fixtures::{Fixture, HOST_MAC, Ingress, MTU, SIDE_MTU, STATION, STATION_MAC, fixtures, world},
@@ -20,6 +24,9 @@ use nix::{net::if_::if_nametoindex, sys::signal::Signal};
 const LONG: Duration = Duration::from_secs(20);
 /// Where the tag of a frame stands.
 const TAG: usize = 12;
+/// What a veth carries at most to an XDP program, with room to spare (`veth_xdp_set` in
+/// `drivers/net/veth.c`).
+const XDP_MTU: u32 = 3000;
 
 /// The links of the fixtures, with a host behind each.
 struct Wires {
@@ -28,10 +35,13 @@ struct Wires {
     receiver: Netns,
     /// Interface indexes of `in`, `out`, `side` and `trunk`.
     indexes: [u32; 4],
+    /// Those of further links that are as `out` is.
+    more: BTreeMap<u32, String>,
 }
 
 impl Wires {
-    fn new() -> Result<Self> {
+    fn new(more: u8) -> Result<Self> {
+        let more: Vec<_> = (0..more).map(|number| format!("more{number}")).collect();
         let [relay, sender, receiver] = ["relay", "sender", "receiver"].map(Netns::new);
         let (relay, sender, receiver) = (relay?, sender?, receiver?);
         for netns in [&relay, &sender, &receiver] {
@@ -44,6 +54,12 @@ impl Wires {
         relay.veth_to(&sender, "trunk", "trunk")?;
         relay.veth_to(&receiver, "out", "out")?;
         relay.veth_to(&receiver, "side", "side")?;
+        for link in &more {
+            relay.veth_to(&receiver, link, link)?;
+            for end in [&relay, &receiver] {
+                end.ip(&format!("link set {link} mtu {MTU}"))?;
+            }
+        }
         relay.ip(&format!("link set in address {}", mac(HOST_MAC)))?;
         for link in ["in", "trunk", "out", "side"] {
             let end = if ["in", "trunk"].contains(&link) {
@@ -64,17 +80,53 @@ impl Wires {
         ))?;
         let links = ["in", "out", "side", "trunk"];
         relay.wait_running(&links, LONG)?;
+        let further: Vec<_> = more.iter().map(String::as_str).collect();
+        relay.wait_running(&further, LONG)?;
         let indexes = relay.run(|| {
             let [ingress, out, side, trunk] = links.map(if_nametoindex);
             Ok([ingress?, out?, side?, trunk?])
+        })?;
+        let more = relay.run(|| {
+            let index = |name: String| Ok((if_nametoindex(name.as_str())?, name));
+            more.into_iter().map(index).collect()
         })?;
         Ok(Self {
             relay,
             sender,
             receiver,
             indexes,
+            more,
         })
     }
+}
+
+impl Wires {
+    /// Makes the links what XDP wants them to be: tags stay in frames, which fit in a page, and
+    /// receivers have GRO on.
+    fn let_xdp(&self) -> Result<()> {
+        for link in ["in", "trunk"] {
+            let end = &self.sender;
+            end.ip(&format!("link set {link} mtu {XDP_MTU}"))?;
+            end.ethtool(&format!("-K {link} txvlan off tx-vlan-stag-hw-insert off"))?;
+            let strip = format!("-K {link} rxvlan off rx-vlan-stag-hw-parse off");
+            self.relay.ethtool(&strip)?;
+        }
+        for link in ["out", "side"] {
+            self.receiver.ethtool(&format!("-K {link} gro on"))?;
+        }
+        Ok(())
+    }
+}
+
+/// How many routes are served by XDP, and how many by others, in a list of routes.
+fn served_by_xdp(show: &serde_json::Value) -> Result<(usize, usize)> {
+    let routes = show["routes"].as_array().context("no routes")?;
+    let egresses = routes
+        .iter()
+        .filter_map(|route| route["egresses"].as_array()?.first());
+    let (by_xdp, others): (Vec<_>, Vec<_>) =
+        egresses.partition(|egress| egress["datapath"] == "xdp");
+    Ok((by_xdp.len(), others.len()))
 }
 
 /// What must come of the fixtures of one ingress link that a link can carry.
@@ -99,11 +151,11 @@ struct Wanted {
 }
 
 impl Expectations {
-    fn of(world: &World, ingress: (Ingress, u32)) -> Self {
+    fn of(world: &World, ingress: (Ingress, u32), by: By) -> Self {
         let mut expected = Self::default();
         let mut fragments = Fragments::new();
         let fixtures = fixtures().into_iter();
-        for fixture in fixtures.filter(|f| f.ingress == ingress.0 && fits(f)) {
+        for fixture in fixtures.filter(|f| f.ingress == ingress.0 && fits(f, by)) {
             let on_the_link = on_the_link(&fixture);
             let (frame, stripped_tag) = received(&on_the_link);
             let arrival = Arrival {
@@ -166,14 +218,27 @@ impl Tagged for [u8] {
     }
 }
 
+/// An Ethernet header with two tags.
+const HEADER: usize = 22;
+
+/// Who makes the copies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    TrafficControl,
+    Xdp,
+    PacketSockets,
+}
+
 /// Whether a link can carry the frame: an Ethernet header is there, and, behind a tag, what
 /// `skb_vlan_untag` wants, or the kernel drops the frame before anybody sees it.
-fn fits(fixture: &Fixture) -> bool {
+fn fits(fixture: &Fixture, by: By) -> bool {
+    let mtu = if by == By::Xdp { XDP_MTU } else { MTU };
+    let longest = HEADER + mtu as usize;
     let shortest = match fixture.frame.get(TAG..TAG + 2) {
         Some([0x81, 0x00] | [0x88, 0xa8]) => 20,
         _ => 14,
     };
-    fixture.frame.len() >= shortest
+    (shortest..=longest).contains(&fixture.frame.len())
 }
 
 /// The frame with its tag in it.
@@ -307,8 +372,44 @@ fn count(report: &serde_json::Value, link: &str, expected: &Expectations) -> Res
     Ok(())
 }
 
-fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
-    let wires = Wires::new()?;
+/// Has what is sent to `out` sent to links that are like it as well.
+fn widen(world: &mut World, wires: &Wires) -> Result<()> {
+    let [_, out, ..] = wires.indexes;
+    let like = world.links.get(&out).context("there is no out")?.clone();
+    for (index, name) in &wires.more {
+        let link = LinkState {
+            name: name.clone(),
+            mac: wires.relay.link(name)?.mac,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
+            ..like.clone()
+        };
+        world.links.insert(*index, link);
+    }
+    for relay in &mut world.relays {
+        let mut ways = relay.to.iter();
+        let out = ways.find(|way| way.link.to_string() == "out" && way.edits.unicast.is_none());
+        let Some(out) = out.cloned() else {
+            continue;
+        };
+        for name in wires.more.values().filter_map(|name| LinkName::new(name)) {
+            let link = LinkSelector::Name(name);
+            relay.to.push(Way { link, ..out });
+        }
+    }
+    Ok(())
+}
+
+/// How many routes have their copies made by this replicator.
+fn routes_by(mcr: &Mcr, replicator: &str) -> Result<usize> {
+    let routes = mcr.show("routes")?;
+    let routes = routes["routes"].as_array().context("no routes")?.clone();
+    let by = |route: &&serde_json::Value| route["egresses"][0]["replicator"] == replicator;
+    Ok(routes.iter().filter(by).count())
+}
+
+fn check(arguments: &[&str], by: By, more: u8) -> Result<()> {
+    let wires = Wires::new(more)?;
     let mut world = World {
         relay_mac: wires.relay.run(|| Ok(relay_mac("default")))?,
         ..world(wires.indexes)
@@ -318,30 +419,55 @@ fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
         let mac = wires.relay.link(name)?.mac;
         world.links.change(index, |link| link.mac = mac);
     }
-    if !local_drop {
-        // A packet socket can't keep a frame from the host.
-        for relay in &mut world.relays {
-            relay.local = Local::Keep;
+    widen(&mut world, &wires)?;
+    for relay in &mut world.relays {
+        match by {
+            By::TrafficControl => {}
+            By::Xdp => relay.local = Local::Drop,
+            // They can't keep a frame from the host.
+            By::PacketSockets => relay.local = Local::Keep,
         }
     }
+    if by == By::Xdp {
+        wires.let_xdp()?;
+    }
     let expected = [
-        ("in", Expectations::of(&world, (Ingress::In, ingress))),
-        ("trunk", Expectations::of(&world, (Ingress::Trunk, trunk))),
+        ("in", Expectations::of(&world, (Ingress::In, ingress), by)),
+        (
+            "trunk",
+            Expectations::of(&world, (Ingress::Trunk, trunk), by),
+        ),
     ];
     for (link, expected) in &expected {
         let relayed = expected.relayed;
         ensure!(relayed > 10, "only {relayed} frames of {link} to relay");
     }
 
-    let captures = [
+    let mut captures = vec![
         (out, Capture::on(&wires.receiver, "out")?),
         (side, Capture::on(&wires.receiver, "side")?),
     ];
+    for (index, name) in &wires.more {
+        captures.push((*index, Capture::on(&wires.receiver, name)?));
+    }
     let mut mcr = Mcr::with_rules(
         &wires.relay,
         &rules::rules(&world.relays),
         &[&["--stats", "1h"], arguments].concat(),
     )?;
+    if more > 0 {
+        for replicator in ["broadcast", "clone"] {
+            let routes = routes_by(&mcr, replicator)?;
+            ensure!(routes > 10, "{routes} routes by {replicator}");
+        }
+    }
+    if by == By::Xdp {
+        let (xdp, others) = served_by_xdp(&mcr.show("routes")?)?;
+        ensure!(
+            xdp > others,
+            "{xdp} routes are served by XDP, {others} are not"
+        );
+    }
     let mut left = BTreeMap::new();
     for (link, expected) in &expected {
         cross(&wires, link, expected, &captures, &mut left)?;
@@ -369,15 +495,34 @@ fn check(arguments: &[&str], local_drop: bool) -> Result<()> {
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_tcx() -> Result<()> {
     needs!(Tcx);
-    check(&["--datapath", "tc", "--tc-hook", "tcx"], true)
+    let arguments = ["--datapath", "tc", "--tc-hook", "tcx"];
+    check(&arguments, By::TrafficControl, 0)
+}
+
+#[test]
+fn the_fixtures_cross_as_the_model_says_to_many_links_at_once() -> Result<()> {
+    check(&["--datapath", "tc"], By::TrafficControl, 12)
+}
+
+#[test]
+fn the_fixtures_cross_as_the_model_says_to_many_links_at_once_by_clsact() -> Result<()> {
+    let arguments = ["--datapath", "tc", "--tc-hook", "clsact"];
+    check(&arguments, By::TrafficControl, 12)
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_clsact() -> Result<()> {
-    check(&["--datapath", "tc", "--tc-hook", "clsact"], true)
+    let arguments = ["--datapath", "tc", "--tc-hook", "clsact"];
+    check(&arguments, By::TrafficControl, 0)
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_packet_sockets() -> Result<()> {
-    check(&["--datapath", "afpacket"], false)
+    check(&["--datapath", "afpacket"], By::PacketSockets, 0)
+}
+
+#[test]
+fn the_fixtures_cross_as_the_model_says_by_xdp_and_what_it_leaves_by_tc() -> Result<()> {
+    needs!(XdpFeatures);
+    check(&["--datapath", "auto"], By::Xdp, 0)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Until the first time.
 const SOON: Duration = Duration::from_secs(1);
 /// Between two times at most.
-const LATE: Duration = Duration::from_secs(60);
+const LATE: Duration = Duration::from_mins(1);
 
 /// A point of time that goes further away each time, as long as nothing gets better.
 #[derive(Debug)]

@@ -2,7 +2,9 @@
 
 pub(super) mod array;
 mod counters;
-mod hash;
+mod devices;
+pub(super) mod devmap;
+pub(super) mod hash;
 mod trie;
 
 use std::io;
@@ -17,7 +19,7 @@ use mcr_common::table::{
     NEAR_LINKS, Node, Ports, Scope, Slot, SlotStats, Target, VlanKey,
 };
 
-use self::{array::Array, counters::PerCpu, hash::Hash, trie::Trie};
+use self::{array::Array, counters::PerCpu, devices::Devices, hash::Hash, trie::Trie};
 use crate::{
     config::model::Limits,
     datapath::StepError,
@@ -64,6 +66,7 @@ pub(super) struct Maps {
     buckets: Array<Bucket>,
     sets: Array<EgressSet>,
     egresses: Array<Egress>,
+    pub(super) devices: Devices,
     pub(super) link_stats: PerCpu<LinkStats>,
     pub(super) slot_stats: PerCpu<SlotStats>,
     pub(super) egress_stats: PerCpu<EgressStats>,
@@ -99,6 +102,7 @@ impl Maps {
             buckets: Array::take(object, "mcr_buckets")?,
             sets: Array::take(object, "mcr_sets")?,
             egresses: Array::take(object, "mcr_egresses")?,
+            devices: Devices::take(object)?,
             link_stats: PerCpu::take(object, "mcr_link_stats")?,
             slot_stats: PerCpu::take(object, "mcr_slot_stats")?,
             egress_stats: PerCpu::take(object, "mcr_egress_stat")?,
@@ -135,8 +139,12 @@ impl Maps {
                 if change.old.is_none() {
                     self.egress_stats.reset(change.key)?;
                 }
+                self.devices.forget(change);
                 self.egresses.put(change)
             }
+            Op::Devices(change) => self.devices.put(change),
+            // They are no entries of maps.
+            Op::Fan(_) | Op::Xdp(_) => Ok(()),
         }
     }
 

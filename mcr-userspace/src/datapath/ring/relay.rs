@@ -224,7 +224,7 @@ mod tests {
         drop_local: 0,
         limited: 0,
         limit: 0,
-        padding: 0,
+        xdp: 0,
         bucket: 0,
         within: 0,
         over: 0,
@@ -232,6 +232,8 @@ mod tests {
         mark: [0; 6],
         unused: [0; 2],
         own: 0,
+        fan: 0,
+        rest: [0; 4],
     };
 
     /// A relay of one group to two egresses, one of which decrements the TTL.

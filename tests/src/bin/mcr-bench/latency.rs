@@ -1,38 +1,19 @@
 //! How long frames take that come one by one at a given rate, and how many are lost.
 //!
-//! Each frame carries when it was sent; the program that takes it at the receiver looks at the same
-//! clock. The sender has the first CPU; what arrives is handed to the second one, as by a NIC with
-//! an interrupt there, so a relay that takes too long loses frames instead of slowing the sender. The
-//! second CPU is kept from others by a thread that gives the kernel every chance to take frames.
+//! Frames carry when they were sent; the program that takes them at the receiver looks at the same
+//! clock.
 
-use std::{
-    io::Write as _,
-    net::UdpSocket,
-    sync::{
-        Barrier,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, ScopedJoinHandle},
-    time::{Duration, Instant},
-};
-
-use afpacket::sync::RawPacketStream;
-use anyhow::{Context as _, Result, anyhow, ensure};
-use nix::time::{ClockId, clock_gettime};
+use anyhow::Result;
 
 use crate::{
     bed::{Bed, Egress, Scene, Sink},
     cost::{Entry, in_a_line},
-    generator::{Generator, frame},
+    generator::Generator,
+    pace::{CPU, Pace, deliver, hand_over},
     running::start,
-    sys::{hurry, pin},
     variant::Variant,
 };
 
-/// Below this time the sender does not sleep, to be in time.
-const SHORT: Duration = Duration::from_micros(200);
-/// Frames that are not measured.
-const WARM_UP: u32 = 200;
 /// At least so many frames of a run carry when they were sent; if there are many more, others do not,
 /// because taking the time of each copy takes time itself.
 const TIMED: u32 = 2000;
@@ -210,30 +191,18 @@ fn one_run(entry: Entry, options: &Options, row: &mut Row) -> Result<()> {
     let bed = Bed::new(&entry.scene)?;
     hand_over(&bed)?;
     let running = start(&bed, entry.variant)?;
-    running.own(1)?;
-    let before: u64 = bed.arrived()?.iter().sum();
-    let (done, begun) = (AtomicBool::new(false), Barrier::new(2));
-    let time = thread::scope(|scope| {
-        let alone = entry.variant.in_kernel();
-        let keeper = alone.then(|| scope.spawn(|| keep_cpu(&done, &begun)));
-        if alone {
-            begun.wait();
-        }
-        let time = send(&bed, options);
-        done.store(true, Ordering::Relaxed);
-        if let Some(keeper) = keeper {
-            joined(keeper)?;
-        }
-        time
-    })?;
-    let copies = u64::from(options.fan_out);
-    let sent = u64::from(options.frames + WARM_UP);
-    let arrived = bed.settled(before + sent * copies)?.iter().sum::<u64>() - before;
-    running.stop(None, arrived)?;
-    row.rate = f64::from(options.frames) / time.as_secs_f64();
+    running.own(CPU)?;
+    let pace = Pace {
+        rate: options.rate,
+        frames: options.frames,
+        stride: options.stride(),
+    };
+    let delivered = deliver(&bed, entry.variant, pace)?;
+    running.stop(None, delivered.arrived)?;
+    row.rate = f64::from(options.frames) / delivered.time.as_secs_f64();
     let links = bed.delays()?;
-    row.wanted += sent * copies;
-    row.lost += sent * copies - arrived;
+    row.wanted += delivered.wanted;
+    row.lost += delivered.wanted - delivered.arrived;
     for frame in 0..entry.scene.timed as usize {
         let delays = links.iter().filter_map(|link| link.get(frame).copied());
         let delays: Vec<_> = delays.filter(|delay| *delay > 0).collect();
@@ -247,87 +216,4 @@ fn one_run(entry: Entry, options: &Options, row: &mut Row) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What arrives by the ingress link is handed to the second CPU (receive packet steering,
-/// Documentation/networking/scaling.rst).
-fn hand_over(bed: &Bed) -> Result<()> {
-    let file = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", Bed::INGRESS);
-    let mut command = bed.relay.command("unshare");
-    let script = format!("mount -t sysfs sysfs /sys && echo 2 > {file}");
-    let status = command.args(["--mount", "sh", "-c", &script]).status();
-    let status = status.context("cannot start unshare")?;
-    ensure!(status.success(), "cannot set {file}: {status}");
-    Ok(())
-}
-
-/// Lets no other process run on the second CPU. The kernel takes waiting frames whenever bottom halves
-/// are enabled again, which locking a socket ends with.
-fn keep_cpu(done: &AtomicBool, begun: &Barrier) -> Result<()> {
-    let socket = UdpSocket::bind("127.0.0.1:0");
-    let kept = pin(0, 1).and_then(|()| hurry(0));
-    begun.wait();
-    let socket = socket.context("cannot open a socket")?;
-    kept?;
-    while !done.load(Ordering::Relaxed) {
-        socket.local_addr()?;
-    }
-    Ok(())
-}
-
-fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    let ended = thread.join();
-    ended.map_err(|_| anyhow!("a thread panicked"))?
-}
-
-/// Sends frames at a rate; those that are not timed have a number above all that are.
-fn send(bed: &Bed, options: &Options) -> Result<Duration> {
-    let mut sender = bed.sender.run(|| {
-        let mut socket = RawPacketStream::new().context("cannot open a packet socket")?;
-        socket.bind(Bed::SENDER_LINK)?;
-        Ok(socket)
-    })?;
-    let mut frame = frame(0, options.size)?;
-    let gap = Duration::from_secs(1) / options.rate;
-    let mut work = || -> Result<Duration> {
-        pin(0, 0)?;
-        hurry(0)?;
-        let start = Instant::now();
-        let mut due = Duration::ZERO;
-        let mut measured = start;
-        for number in 0..WARM_UP + options.frames {
-            if number == WARM_UP {
-                measured = Instant::now();
-            }
-            wait_until(start, due);
-            let payload = frame.get_mut(42..54).context("a frame is too short")?;
-            let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
-            payload[..8].copy_from_slice(&u64::try_from(now.as_nanos())?.to_ne_bytes());
-            let number = match number.checked_sub(WARM_UP) {
-                Some(number) if number % options.stride() == 0 => number / options.stride(),
-                _ => u32::MAX,
-            };
-            payload[8..].copy_from_slice(&number.to_ne_bytes());
-            match sender.write(&frame) {
-                // The relay's queue is full: a frame is lost, and will be missed.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                Err(error) => return Err(error).context("cannot send a frame"),
-                Ok(_) => {}
-            }
-            due += gap;
-        }
-        Ok(measured.elapsed())
-    };
-    thread::scope(|scope| joined(scope.spawn(&mut work)))
-}
-
-/// Waits without giving away the CPU for the last part.
-fn wait_until(start: Instant, due: Duration) {
-    let left = due.saturating_sub(start.elapsed());
-    if left > SHORT {
-        thread::sleep(left.saturating_sub(SHORT));
-    }
-    while start.elapsed() < due {
-        std::hint::spin_loop();
-    }
 }

@@ -11,6 +11,7 @@ mod generator;
 mod goals;
 mod latency;
 mod numbers;
+mod pace;
 mod plain;
 mod report;
 mod ring;
@@ -18,6 +19,9 @@ mod running;
 mod svg;
 mod sys;
 mod table;
+#[cfg(test)]
+mod tests;
+mod throughput;
 mod variant;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -57,6 +61,8 @@ enum Part {
     Cost(Cost),
     /// Delay and loss of frames that come one by one at a rate
     Latency(latency::Options),
+    /// The highest rate at which nothing is lost
+    Throughput(throughput::Options),
     /// Throughput of packet sockets, beside a copier that looks at nothing
     Ring(ring::Options),
     /// Time until many relays are in force, and until a change of one of them is
@@ -156,6 +162,7 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.part {
         Some(Part::Cost(cost)) => costs(cost, &mut report),
         Some(Part::Latency(options)) => report.latency(options),
+        Some(Part::Throughput(options)) => report.throughput(options),
         Some(Part::Ring(options)) => report.ring(options)?,
         Some(Part::Change(options)) => report.change(options)?,
         Some(Part::Goals(goals)) => reach(&goals.only, goals.effort, &mut report)?,

@@ -10,7 +10,7 @@ use crate::{
     change,
     cost::{self, Effort, Entry, Outcome},
     goals::{self, Group, Verdict},
-    latency, ring, table,
+    latency, ring, table, throughput,
 };
 
 /// Results, with what is needed to get them again.
@@ -22,6 +22,7 @@ pub(crate) struct Report {
     pub(crate) costs: Vec<(String, Outcome)>,
     /// Delays.
     pub(crate) latencies: Vec<(latency::Options, Vec<latency::Row>)>,
+    throughputs: Vec<throughput::Row>,
     ring: Option<ring::Outcome>,
     change: Option<change::Times>,
     verdicts: Vec<Verdict>,
@@ -42,6 +43,7 @@ impl Report {
             cpus: thread::available_parallelism()?.get(),
             costs: Vec::new(),
             latencies: Vec::new(),
+            throughputs: Vec::new(),
             ring: None,
             change: None,
             verdicts: Vec::new(),
@@ -75,6 +77,13 @@ impl Report {
             self.verdicts.push(goals::containers_verdict(&rows));
         }
         self.latencies.push((options.clone(), rows));
+    }
+
+    /// Searches for rates without loss.
+    pub(crate) fn throughput(&mut self, options: &throughput::Options) {
+        let rows = throughput::measure(options);
+        throughput::print(options, &rows);
+        self.throughputs.extend(rows);
     }
 
     /// Measures packet sockets.
@@ -126,6 +135,12 @@ impl Report {
                 "fan_out": options.fan_out(),
                 "rate": options.rate(),
                 "rows": rows.iter().map(latency_row).collect::<Value>(),
+            })).collect::<Value>(),
+            "throughputs": self.throughputs.iter().map(|row| json!({
+                "variant": row.variant.to_string(),
+                "fan_out": row.fan_out,
+                "rates": row.rates.as_ref().ok(),
+                "reason": row.rates.as_ref().err(),
             })).collect::<Value>(),
             "ring": ring.map(|ring| json!({
                 "plain": ring.plain.iter().map(overload).collect::<Value>(),

@@ -5,7 +5,7 @@ use aya::{
     maps::{PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use mcr_common::table::{EgressStats, LinkStats, SlotStats};
+use mcr_common::table::{EgressStats, LinkStats, SetStats, SlotStats};
 
 use super::{Data, WrongMap, failed, take};
 use crate::datapath::StepError;
@@ -64,6 +64,13 @@ impl Sum for SlotStats {
         self.frames += other.frames;
         self.bytes += other.bytes;
         self.expected += other.expected;
+    }
+}
+
+impl Sum for SetStats {
+    fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
     }
 }
 

@@ -15,7 +15,7 @@ pub(in super::super) struct Hash<K: Pod, V: Pod> {
 }
 
 impl<K: Pod, V: Pod> Hash<K, V> {
-    pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, WrongMap> {
+    pub(in super::super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, WrongMap> {
         let map = take(object, name)?;
         Ok(Self { name, map })
     }
@@ -26,7 +26,7 @@ impl<K: Pod, V: Pod> Hash<K, V> {
     }
 
     /// Makes an entry what it is to be; `None` removes it.
-    pub(super) fn set(&mut self, key: &K, value: Option<V>) -> Result<(), StepError> {
+    pub(in super::super) fn set(&mut self, key: &K, value: Option<V>) -> Result<(), StepError> {
         match value {
             Some(value) => self
                 .map

@@ -1,0 +1,324 @@
+//! When the XDP program can make the copies of a job.
+//!
+//! It takes a frame before there is a socket buffer: nobody else sees it then, what lies beside a frame
+//! is lost, and what the kernel can't send it drops without a word. So each of these must hold.
+
+use std::collections::BTreeSet;
+
+use mcr_common::table::{Egress, VlanEdit};
+
+use super::{Job, Replicator};
+use crate::{
+    config::model::DatapathChoice,
+    plan::{
+        table::Xdp,
+        world::{LinkState, World},
+    },
+};
+
+/// Takes the frame itself for one egress, and has the kernel send to several at once.
+///
+/// # Errors
+///
+/// Why it can't, as a sentence without an end.
+pub(in super::super) fn way(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
+    loaded(world)?;
+    keeps_nothing(job)?;
+    let mode = ingress(world, job.ingress)?;
+    for egress in job.egresses {
+        self::egress(world, egress, mode)?;
+    }
+    if job.egresses.len() == 1 {
+        return Ok(Replicator::XdpRedirect);
+    }
+    apart(world, job.egresses)?;
+    if mode == Xdp::Generic && !are_alike(job.egresses) {
+        return Err(
+            "copies are edited differently, and share their bytes in generic XDP".to_owned(),
+        );
+    }
+    Ok(Replicator::XdpBroadcast)
+}
+
+/// How the program is run at a link: on socket buffers only where XDP is demanded and the driver does
+/// not run it, because it takes time of all other frames of the link as well.
+pub(in super::super) fn mode(world: &World, link: &LinkState) -> Option<Xdp> {
+    if link.offers.xdp {
+        return Some(Xdp::Native);
+    }
+    (world.means.demanded == DatapathChoice::Xdp).then_some(Xdp::Generic)
+}
+
+/// Whether all copies have the same different.
+pub(in super::super) fn are_alike(egresses: &[Egress]) -> bool {
+    egresses
+        .windows(2)
+        .all(|pair| pair[0].edits() == pair[1].edits())
+}
+
+/// The kernel has taken the program.
+fn loaded(world: &World) -> Result<(), String> {
+    if world.means.xdp {
+        Ok(())
+    } else {
+        Err(world.no_xdp.clone())
+    }
+}
+
+/// Neither the host nor a limit has to have its say.
+fn keeps_nothing(job: &Job<'_>) -> Result<(), String> {
+    if !job.drop_local {
+        return Err("`local: keep` leaves frames to the host, too".to_owned());
+    }
+    if job.limited {
+        return Err("`limit` is kept by the TC program".to_owned());
+    }
+    Ok(())
+}
+
+fn name(world: &World, index: u32) -> String {
+    match world.links.get(&index) {
+        Some(link) => link.name.clone(),
+        None => format!("link {index}"),
+    }
+}
+
+/// The driver runs the program, on frames that are what they look like.
+fn ingress(world: &World, index: u32) -> Result<Xdp, String> {
+    let Some(link) = world.links.get(&index) else {
+        return Err(format!("link {index} is not there"));
+    };
+    let (name, offers) = (&link.name, &link.offers);
+    if let Some(reason) = world.refused_xdp.get(&index) {
+        return Err(reason.clone());
+    }
+    if let Some(id) = offers.foreign_xdp {
+        return Err(format!("{name} has an XDP program already (id {id})"));
+    }
+    let Some(mode) = mode(world, link) else {
+        return Err(format!("the driver of {name} does not run XDP programs"));
+    };
+    if mode == Xdp::Native {
+        single_frames(link)?;
+    }
+    if offers.strips_tags {
+        return Err(format!(
+            "{name} takes VLAN tags out of frames, so that XDP does not see them \
+             (`ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off`)"
+        ));
+    }
+    Ok(mode)
+}
+
+/// Drivers of cards, and veth, hand over frames as they are on the wire. A tap hands over several
+/// datagrams in one; a bond or team runs the program in the name of its ports.
+fn single_frames(link: &LinkState) -> Result<(), String> {
+    match link.offers.device.as_str() {
+        "" | "veth" => Ok(()),
+        device => Err(format!(
+            "{} is a {device}, of which XDP may not see single frames",
+            link.name
+        )),
+    }
+}
+
+/// The driver sends what the program gives it, as the relay wants it.
+fn egress(world: &World, egress: &Egress, mode: Xdp) -> Result<(), String> {
+    let name = name(world, egress.ifindex());
+    let link = world.links.get(&egress.ifindex());
+    let offers = link.map(|link| &link.offers);
+    if !egress.is_up() {
+        return Err(format!("{name} is down"));
+    }
+    if !egress.is_addressed() {
+        return Err(format!("the station behind {name} is not known yet"));
+    }
+    if egress.vlan_edit() != VlanEdit::Keep {
+        return Err(format!("the VLAN tag is edited for {name}"));
+    }
+    match offers {
+        // Generic XDP hands socket buffers to any driver.
+        Some(offers) if mode == Xdp::Native && !offers.xdp_transmit => {
+            Err(if offers.device == "veth" {
+                format!(
+                    "{name} takes nothing from XDP: its other end has neither GRO on nor an XDP program"
+                )
+            } else {
+                format!("{name} takes nothing from XDP")
+            })
+        }
+        Some(offers) if offers.queues => Err(format!(
+            "frames wait in a queue of {name} or pass filters, which XDP leaves out"
+        )),
+        Some(_) => Ok(()),
+        None => Err(format!("{name} is not there")),
+    }
+}
+
+/// The kernel knows each copy by its link.
+fn apart(world: &World, egresses: &[Egress]) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    match egresses
+        .iter()
+        .find(|egress| !seen.insert(egress.ifindex()))
+    {
+        None => Ok(()),
+        Some(twice) => Err(format!(
+            "{} gets more than one copy",
+            name(world, twice.ifindex())
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use mcr_common::table::HopEdit;
+
+    use super::*;
+    use crate::plan::{LinkKind, LinkMap, Means, Offers};
+
+    fn link(name: &str) -> LinkState {
+        LinkState {
+            name: name.to_owned(),
+            alternative_names: Vec::new(),
+            kind: LinkKind::Software,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            up: true,
+            running: true,
+            master: None,
+            parent: None,
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
+            offers: Offers {
+                device: "veth".to_owned(),
+                xdp: true,
+                xdp_transmit: true,
+                ..Offers::default()
+            },
+        }
+    }
+
+    fn world() -> World {
+        World {
+            links: LinkMap::from_iter([(1, link("in")), (2, link("out")), (3, link("side"))]),
+            means: Means {
+                programs: true,
+                xdp: true,
+                ..Means::default()
+            },
+            ..World::default()
+        }
+    }
+
+    fn to(ifindex: u32) -> Egress {
+        Egress::new(ifindex, 1500, None, HopEdit::Keep)
+    }
+
+    fn job(egresses: &[Egress]) -> Job<'_> {
+        Job {
+            ingress: 1,
+            egresses,
+            drop_local: true,
+            limited: false,
+        }
+    }
+
+    #[test]
+    fn one_egress_gets_the_frame_and_several_get_it_at_once() {
+        let world = world();
+        let redirect = way(&world, &job(&[to(2)]));
+        assert_eq!(redirect, Ok(Replicator::XdpRedirect));
+        let broadcast = way(&world, &job(&[to(2), to(3)]));
+        assert_eq!(broadcast, Ok(Replicator::XdpBroadcast));
+    }
+
+    #[test]
+    fn generic_xdp_is_for_those_who_demand_it_and_where_all_copies_are_alike() {
+        let mut world = world();
+        world
+            .links
+            .change(1, |link| link.offers = Offers::default());
+        world
+            .links
+            .change(2, |link| link.offers = Offers::default());
+        let [alike, different] = [[to(2), to(3)], [to(2), to(3).dscp(3)]];
+        assert!(way(&world, &job(&alike)).is_err());
+        world.means.demanded = DatapathChoice::Xdp;
+        assert_eq!(way(&world, &job(&alike)), Ok(Replicator::XdpBroadcast));
+        assert!(way(&world, &job(&different)).is_err());
+        world.links.change(1, |link| link.offers.xdp = true);
+        assert!(
+            way(&world, &job(&alike)).is_err(),
+            "link 2 has no driver for it"
+        );
+    }
+
+    #[test]
+    fn copies_are_alike_whatever_link_they_go_to() {
+        let other = Egress::new(3, 900, None, HopEdit::Keep).up(false);
+        assert!(are_alike(&[to(2), other]));
+        assert!(!are_alike(&[to(2), other, to(4).port(5000)]));
+        assert!(!are_alike(&[to(2), to(3).dscp(3)]));
+    }
+
+    /// What has to be said where one thing is not as it must be.
+    fn objection(change: impl FnOnce(&mut World, &mut Job<'_>, &mut Vec<Egress>)) -> String {
+        let mut world = world();
+        let mut egresses = vec![to(2), to(3)];
+        let mut job = job(&[]);
+        change(&mut world, &mut job, &mut egresses);
+        let job = Job {
+            egresses: &egresses,
+            ..job
+        };
+        way(&world, &job).expect_err("nothing was objected to")
+    }
+
+    #[test]
+    fn each_thing_that_must_hold_has_a_sentence_if_it_does_not() {
+        let of_world = |change: fn(&mut World)| objection(|world, _, _| change(world));
+        let offered = |index: u32, change: fn(&mut Offers)| {
+            objection(|world, _, _| {
+                world.links.change(index, |link| change(&mut link.offers));
+            })
+        };
+        for (objection, word) in [
+            (
+                of_world(|w| {
+                    w.means.xdp = false;
+                    w.no_xdp = "the kernel is old".to_owned();
+                }),
+                "old",
+            ),
+            (of_world(|w| drop(w.links.remove(1))), "not there"),
+            (of_world(|w| drop(w.links.remove(2))), "not there"),
+            (
+                of_world(|w| drop(w.refused_xdp.insert(1, "no memory".to_owned()))),
+                "no memory",
+            ),
+            (objection(|_, job, _| job.drop_local = false), "keep"),
+            (objection(|_, job, _| job.limited = true), "limit"),
+            (offered(1, |o| o.foreign_xdp = Some(77)), "77"),
+            (offered(1, |o| o.xdp = false), "driver"),
+            (offered(1, |o| o.device = "tun".to_owned()), "tun"),
+            (offered(1, |o| o.strips_tags = true), "rxvlan"),
+            (offered(3, |o| o.xdp_transmit = false), "GRO"),
+            (offered(3, |o| o.queues = true), "queue"),
+            (objection(|_, _, e| e[1] = to(3).up(false)), "down"),
+            (
+                objection(|_, _, e| e[1] = to(3).unicast(Ipv4Addr::LOCALHOST.into(), None)),
+                "station",
+            ),
+            (
+                objection(|_, _, e| e[1] = to(3).vlan(VlanEdit::Pop)),
+                "VLAN",
+            ),
+            (objection(|_, _, e| e.push(to(2).port(5000))), "more than"),
+        ] {
+            assert!(objection.contains(word), "{word}: {objection}");
+        }
+    }
+}
