@@ -34,9 +34,9 @@ static EGRESS_STATS: PerCpuArray<EgressStats> =
     PerCpuArray::with_max_entries(MAX_EGRESS_ENTRIES, 0);
 #[map(name = "mcr_observed")]
 static OBSERVED: Array<Observed> = Array::with_max_entries(1, 0);
-/// Whether copies are being made of a frame of this host.
-#[map(name = "mcr_own")]
-static OWN: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+/// Whether copies are being made.
+#[map(name = "mcr_copying")]
+static COPYING: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 /// The frame at hand.
 #[map(name = "mcr_packet")]
 static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
@@ -87,35 +87,29 @@ pub(crate) fn packet() -> Option<&'static Packet> {
     PACKET.get_ptr(0).map(|packet| unsafe { &*packet })
 }
 
-/// Notes that copies are made of a frame of this host: on their way out they come by the same
-/// hook. `false`: this is one of them.
-#[inline(always)]
-pub(crate) fn begin_own() -> bool {
-    let Some(own) = OWN.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: as in `egress`.
-    unsafe {
-        let first = *own == 0;
-        *own = 1;
-        first
-    }
-}
-
-/// Notes that they have been made.
-#[inline(always)]
-pub(crate) fn end_own() {
-    if let Some(own) = OWN.get_ptr_mut(0) {
-        // SAFETY: as in `egress`.
-        unsafe { *own = 0 };
-    }
-}
-
 /// The same, for what a change of the frame moves.
 #[inline(always)]
 pub(crate) fn packet_mut() -> Option<&'static mut Packet> {
     // SAFETY: as in `packet`.
     PACKET.get_ptr_mut(0).map(|packet| unsafe { &mut *packet })
+}
+
+/// Notes whether copies are being made on this CPU: 1, or 0.
+#[inline(always)]
+pub(crate) fn set_copying(copying: u32) {
+    if let Some(entry) = COPYING.get_ptr_mut(0) {
+        // SAFETY: as in `egress`.
+        unsafe { *entry = copying };
+    }
+}
+
+/// Whether copies are being made on this CPU, of which one is on its way out.
+#[inline(always)]
+pub(crate) fn is_copying() -> bool {
+    // SAFETY: as in `egress`.
+    COPYING
+        .get_ptr(0)
+        .is_some_and(|entry| unsafe { *entry } != 0)
 }
 
 /// What the copies of the frame at hand start from.
@@ -152,8 +146,8 @@ pub(crate) fn set(id: u32) -> Option<&'static EgressSet> {
 #[inline(always)]
 pub(crate) fn egress(id: u32) -> Option<(&'static Egress, &'static mut EgressStats)> {
     let stats = EGRESS_STATS.get_ptr_mut(id)?;
-    // SAFETY: a program is not preempted by another instance of itself on the same CPU while
-    // it holds this; the map outlives the program.
+    // SAFETY: no other program of ours runs on the same CPU while one holds this: what a copy meets on
+    // its way out looks at `is_copying` first; the map outlives the program.
     Some((EGRESSES.get(id)?, unsafe { &mut *stats }))
 }
 

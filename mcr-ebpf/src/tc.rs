@@ -31,14 +31,13 @@ pub(crate) fn mcr_tc(ctx: TcContext) -> i32 {
 
 /// Relays what the host itself sends out of a link. It is sent in any case.
 ///
-/// Frames that have arrived on some link are forwarded, or copies of ours.
+/// Frames that have arrived on some link are forwarded, or copies of ours. So are those that come while
+/// copies are made on this CPU, whatever they look like: a tunnel makes a frame of its own of a copy.
 #[classifier]
 pub(crate) fn mcr_tc_out(ctx: TcContext) -> i32 {
-    if Skb(&ctx).has_arrived() || !maps::begin_own() {
-        return NEXT;
+    if !Skb(&ctx).has_arrived() && !maps::is_copying() {
+        relay(&ctx, true);
     }
-    relay(&ctx, true);
-    maps::end_own();
     NEXT
 }
 
@@ -51,7 +50,10 @@ fn relay(ctx: &TcContext, from_host: bool) -> i32 {
                 found.drop_local = 0;
             }
             log::relayed(ctx, found.slot);
-            copy::to_egresses(ctx, &found)
+            maps::set_copying(1);
+            let verdict = copy::to_egresses(ctx, &found);
+            maps::set_copying(0);
+            verdict
         }
         Observed::REFUSE => {
             maps::count_refused(found.link_stats, found.reason);
@@ -158,7 +160,7 @@ fn decide(ctx: &TcContext, found: &mut Found, from_host: bool) -> u32 {
         Some(hit) => found.hit(hit),
         None => all_the_way(ctx, &link, found, from_host),
     };
-    if outcome == Observed::RELAY && link.leased != 0 && !maps::lease_runs() {
+    if outcome != Observed::PASS && link.leased != 0 && !maps::lease_runs() {
         return found.refuse(Reason::LeaseExpired as u32, false);
     }
     outcome

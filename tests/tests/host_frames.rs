@@ -30,6 +30,7 @@ on_every_datapath!(
     every_kind_of_match_applies,
     nothing_goes_in_circles,
     nothing_goes_in_circles_over_bridges,
+    a_tunnels_frames_do_not_disturb_the_copies,
 );
 
 on_both_hooks!(frames_leave_although_the_host_is_not_to_see_them);
@@ -367,5 +368,50 @@ fn frames_leave_although_the_host_is_not_to_see_them(datapath: Datapath) -> Resu
     let stats = mcr.finish()?;
     ensure!(stats.relay("r") == 50, "{stats}");
     ensure!(stats.refused("in0", "no-egress") == 50, "{stats}");
+    Ok(())
+}
+
+/// A tunnel makes a frame of its own of a copy, and sends it as the host's while others are being made.
+fn a_tunnels_frames_do_not_disturb_the_copies(datapath: Datapath) -> Result<()> {
+    let topology = Topology::fan_out(2)?;
+    let relay = &topology.relay;
+    relay.ip("address add 10.9.0.1/24 dev out0")?;
+    relay.ip("neighbour add 10.9.0.2 lladdr 02:00:00:00:09:02 dev out0 nud permanent")?;
+    relay.ip(
+        "link add vxlan0 type vxlan id 7 local 10.9.0.1 remote 10.9.0.2 dstport 4789 dev out0",
+    )?;
+    relay.ip("link set vxlan0 up")?;
+    relay.wait_running(&["vxlan0"], WAIT)?;
+    let relays = [
+        "{name: r, from: in0, groups: 239.1.1.1, to: [vxlan0, {link: out1, group: 239.9.9.9, ttl: 7}]}",
+        "{name: under, from: out0, groups: 239.7.7.7, to: out1, host_frames: true}",
+    ];
+    let mcr = Mcr::relaying(datapath, relay, &relays)?;
+    let tunnel = Capture::on(&topology.receiver, "eth0")?;
+    let edited = Capture::on(&topology.receiver, "eth1")?;
+    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+    let source = format!("{}:40000", Topology::SENDER).parse()?;
+    for number in 0..20 {
+        let payload = format!("frame {number}");
+        let frame = UdpFrame::new(source, "239.1.1.1:5000".parse()?);
+        inject.send(&frame.payload(payload.as_str()).build()?)?;
+        let seen = edited.wait_for(1, WAIT, |frame| carries(frame, &payload))?;
+        let copy = seen[0].udp().context("no UDP")?;
+        ensure!(
+            seen[0].is_relayed() && copy.ttl == 7 && copy.group == "239.9.9.9:5000".parse()?,
+            "{copy:?}"
+        );
+        // The same in the tunnel, behind the headers of the one around it.
+        let inside = |frame: &Captured| {
+            let payload = payload.as_bytes();
+            frame.bytes.len() > 80 && frame.bytes.ends_with(payload)
+        };
+        tunnel.wait_for(1, WAIT, inside)?;
+    }
+    let stats = mcr.finish()?;
+    ensure!(
+        stats.relay("r") == 20 && stats.relay("under") == 0,
+        "{stats}"
+    );
     Ok(())
 }

@@ -25,8 +25,8 @@ use mcr::{
     plan::{Table, World, diff, plan},
 };
 use mcr_tests::{
-    Capture, Captured, Datapath, Foreign, Held, Inject, Mcr, Process, Receiver, Sender, Topology,
-    UdpFrame, on_every_datapath, rules, socket,
+    Capture, Captured, Datapath, Foreign, Held, Inject, Mcr, Member, Process, Receiver, Sender,
+    Topology, UdpFrame, on_every_datapath, rules, socket,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -166,6 +166,31 @@ fn killed_on_clsact_relaying_ends_within_two_seconds() -> Result<()> {
             killed.elapsed()
         );
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Nor does it keep frames from the host any more.
+#[test]
+fn killed_on_clsact_what_the_host_was_not_to_see_it_sees_again() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    // The relay can send nowhere, and keeps its frames from the host all the same.
+    let relay = "{name: r, from: in0, to: nowhere, groups: 239.1.1.1, local: drop, join: false}";
+    let mut mcr = Mcr::relaying(Datapath::Clsact, &topology.relay, &[relay])?;
+    let group = socket("239.1.1.1:5000")?;
+    let member = Member::join(&topology.relay, "in0", group)?;
+    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+    inject.send(&frame("239.1.1.1", "while it lives")?)?;
+    mcr.until(|stats| stats.refused("in0", "no-egress") == 1)?;
+    mcr.signal(Signal::SIGKILL)?;
+    mcr.wait(WAIT)?;
+    let deadline = Instant::now() + WAIT;
+    loop {
+        inject.send(&frame("239.1.1.1", "after it")?)?;
+        if let Ok(taken) = member.take(1, Duration::from_millis(20)) {
+            ensure!(taken[0].0 == b"after it", "{taken:?}");
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the host sees nothing");
     }
 }
 

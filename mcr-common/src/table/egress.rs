@@ -51,9 +51,11 @@ pub struct Egress {
     group: [u32; 4],
     group_mask: [u32; 4],
     source: [u32; 4],
+    /// The router on the way to a station; zeros: there is none. It makes this egress another one.
+    gateway: [u32; 4],
 }
 
-const _: () = assert!(size_of::<Egress>() == 84);
+const _: () = assert!(size_of::<Egress>() == 100);
 
 const SOURCE_MAC: u16 = 1;
 const HOP_DECREMENT: u16 = 1 << 1;
@@ -211,6 +213,13 @@ impl Egress {
     #[must_use]
     pub const fn at(mut self, ifindex: u32) -> Self {
         self.ifindex = ifindex;
+        self
+    }
+
+    /// The same for a station behind this router, whose MAC address copies get.
+    #[must_use]
+    pub fn through(mut self, gateway: IpAddr) -> Self {
+        self.gateway = words(widened(gateway));
         self
     }
 

@@ -134,6 +134,8 @@ fn an_egress_is_what_it_does() {
         egress.group([255, 0, 0, 0].into(), 8),
         unicast,
         egress.unicast([10, 0, 0, 8].into(), None),
+        unicast.through([10, 0, 0, 1].into()),
+        unicast.through([10, 0, 0, 2].into()),
         egress.port(1),
         egress.port(256),
         egress.source(station),

@@ -156,6 +156,9 @@ fn egress(world: &World, edits: &Edits, index: u32, link: &LinkState) -> Egress 
     if let Some(station) = edits.unicast {
         let mac = world.neighbours.get(&(index, station.next_hop()));
         egress = egress.unicast(station.address, mac.copied());
+        if let Some(gateway) = station.gateway {
+            egress = egress.through(gateway);
+        }
     }
     egress
 }
