@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use mcr::{
     config::{diagnostic::Diagnostic, parse, problem::Kind},
-    plan::{Choice, LinkKind, LinkMap, LinkState, Means, Offers, Replicator, Table, World, plan},
+    plan::{
+        Choice, LinkKind, LinkMap, LinkState, Means, Offers, Replicator, Table, World, Worth, plan,
+    },
 };
 use mcr_common::Reason;
 
@@ -261,7 +263,12 @@ fn every_way_to_make_copies_is_explained() {
     let rows = rows(&document);
     let listed = |label: &str| rows.iter().filter(|row| row[0] == label).count();
     let drop = "to: [ALL], local: drop";
-    let mut no_xdp = world(5, drop);
+    let worth = u32::try_from(Worth::default().0).unwrap();
+    assert!(
+        document.contains(&format!("{worth} egress links or more")),
+        "{worth}"
+    );
+    let mut no_xdp = world(worth, drop);
     no_xdp.means.xdp = false;
     let mut none = world(1, drop);
     none.means = Means::default();
@@ -269,8 +276,8 @@ fn every_way_to_make_copies_is_explained() {
         (world(1, drop), Replicator::XdpRedirect),
         (world(2, drop), Replicator::XdpBroadcast),
         (no_xdp, Replicator::Broadcast),
-        (world(10, "to: [ALL]"), Replicator::Broadcast),
-        (world(9, "to: [ALL]"), Replicator::Clone),
+        (world(worth, "to: [ALL]"), Replicator::Broadcast),
+        (world(worth - 1, "to: [ALL]"), Replicator::Clone),
         (none, Replicator::Ring),
     ] {
         assert_eq!(choice(&world).replicator, replicator);
