@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use mcr::{
     config::{diagnostic::Diagnostic, parse, problem::Kind},
-    plan::{Choice, LinkKind, LinkMap, LinkState, Means, Offers, Replicator, Table, World, plan},
+    plan::{
+        Choice, LinkKind, LinkMap, LinkState, Means, Offers, Replicator, Table, World, Worth, plan,
+    },
 };
 use mcr_common::Reason;
 
@@ -158,24 +160,27 @@ fn choice(world: &World) -> Choice {
     table.choices.into_values().next().unwrap()
 }
 
+/// What is changed of a link.
+type Change = fn(&mut LinkState);
+
 /// Worlds in which each of the faster ways has a reason not to be taken.
 fn worlds_without() -> Vec<World> {
-    let changed = |count, relay: &str, index, change: fn(&mut LinkState)| {
+    let changed = |count, relay: &str, index, change: Change| {
         let mut world = world(count, relay);
         world.links.change(index, change);
         world
     };
     let drop = "to: [ALL], local: drop";
-    let offers: [(u32, fn(&mut LinkState)); 8] = [
+    let offers: [(u32, Change); 8] = [
         (1, |link| link.offers.foreign_xdp = Some(7)),
         (1, |link| link.offers.xdp = false),
-        (1, |link| link.offers.device = "tun".to_owned()),
+        (1, |link| "tun".clone_into(&mut link.offers.device)),
         (1, |link| link.offers.strips_tags = true),
         (2, |link| link.up = false),
         (2, |link| link.offers.xdp_transmit = false),
         (2, |link| {
             link.offers.xdp_transmit = false;
-            link.offers.device = "tun".to_owned();
+            "tun".clone_into(&mut link.offers.device);
         }),
         (2, |link| link.offers.queues = true),
     ];
@@ -183,7 +188,7 @@ fn worlds_without() -> Vec<World> {
         .into_iter()
         .flat_map(|(index, change)| [1, 12].map(|count| changed(count, drop, index, change)))
         .collect();
-    let keeping: [fn(&mut LinkState); 4] = [
+    let keeping: [Change; 4] = [
         |link| link.up = false,
         |link| link.offers.device = String::new(),
         |link| link.offers.queues = true,
@@ -261,7 +266,12 @@ fn every_way_to_make_copies_is_explained() {
     let rows = rows(&document);
     let listed = |label: &str| rows.iter().filter(|row| row[0] == label).count();
     let drop = "to: [ALL], local: drop";
-    let mut no_xdp = world(5, drop);
+    let worth = u32::try_from(Worth::default().0).unwrap();
+    assert!(
+        document.contains(&format!("{worth} egress links or more")),
+        "{worth}"
+    );
+    let mut no_xdp = world(worth, drop);
     no_xdp.means.xdp = false;
     let mut none = world(1, drop);
     none.means = Means::default();
@@ -269,8 +279,8 @@ fn every_way_to_make_copies_is_explained() {
         (world(1, drop), Replicator::XdpRedirect),
         (world(2, drop), Replicator::XdpBroadcast),
         (no_xdp, Replicator::Broadcast),
-        (world(10, "to: [ALL]"), Replicator::Broadcast),
-        (world(9, "to: [ALL]"), Replicator::Clone),
+        (world(worth, "to: [ALL]"), Replicator::Broadcast),
+        (world(worth - 1, "to: [ALL]"), Replicator::Clone),
         (none, Replicator::Ring),
     ] {
         assert_eq!(choice(&world).replicator, replicator);

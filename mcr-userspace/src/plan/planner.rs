@@ -166,7 +166,7 @@ fn denied(world: &World, table: &Table) -> BTreeMap<String, Vec<String>> {
         let link = world.links.get(&owner.ingress).map(|link| &link.name);
         let link = link.map_or("", |name| name.as_str());
         let sentence = format!(
-            "`datapath: xdp` is demanded, but can't serve frames from {link}, which go by tc: {}",
+            "`datapath: xdp` is demanded, and can't be had for frames from {link}: {}",
             choice.reason
         );
         for relay in &owner.relays {
