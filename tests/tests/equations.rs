@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Inject, Mcr, Netns, Stats, Topology, UdpFrame, VlanTag,
+    Capture, Captured, Datapath, Inject, Mcr, Netns, Stats, Topology, UdpFrame, VlanTag, needs,
     on_every_datapath, socket,
 };
 
@@ -92,26 +92,55 @@ fn sent(netns: &Netns, link: &str) -> Result<u64> {
 }
 
 fn everything_is_accounted_for(datapath: Datapath) -> Result<()> {
+    let topology = topology()?;
+    let relays = RELAYS.map(str::to_owned);
+    accounted_for(&topology, |relay| {
+        Mcr::relaying(datapath, relay, &relays.each_ref().map(String::as_str))
+    })
+}
+
+/// What XDP serves and what it leaves to the TC program add up, too.
+#[test]
+fn everything_is_accounted_for_by_xdp() -> Result<()> {
+    needs!(XdpFeatures);
+    let topology = topology()?;
+    topology.let_xdp()?;
+    let tags = "txvlan off tx-vlan-stag-hw-insert off rxvlan off rx-vlan-stag-hw-parse off";
+    topology.sender.ethtool(&format!("-K eth1 {tags}"))?;
+    topology.relay.ethtool(&format!("-K in1 {tags}"))?;
+    let relays = RELAYS.map(|relay| relay.replace("{name", "{local: drop, name"));
+    accounted_for(&topology, |relay| {
+        let relays = relays.each_ref().map(String::as_str);
+        let rules = mcr_tests::rules(&relays);
+        let mcr = Mcr::with_rules(relay, &rules, &["--stats", "50ms"])?;
+        mcr.shows("routes", |show| show.to_string().contains("xdp-broadcast"))?;
+        Ok(mcr)
+    })
+}
+
+const RELAYS: [&str; 4] = [
+    r#"{name: wide, from: [in0, in1], to: [out0, out1], groups: [239.1.1.1, "ff3e::1"]}"#,
+    r"{name: narrow, from: in0, to: [out0, out2], groups: [239.1.1.1, 239.1.1.2], sources: 10.77.0.2, ports: 5000}",
+    r#"{name: less, from: [in0, in1], to: out3, groups: [239.1.1.1, "ff3e::1"], ttl: decrement}"#,
+    r"{name: absent, from: in1, to: absent, groups: 239.1.1.2, ports: 5001}",
+];
+
+fn topology() -> Result<Topology> {
     let topology = Topology::fan_out(4)?;
+    topology.relay.veth_to(&topology.sender, "in1", "eth1")?;
+    topology.relay.wait_running(&["in1"], WAIT)?;
+    Ok(topology)
+}
+
+fn accounted_for(topology: &Topology, relaying: impl Fn(&Netns) -> Result<Mcr>) -> Result<()> {
     let relay = &topology.relay;
-    relay.veth_to(&topology.sender, "in1", "eth1")?;
-    relay.wait_running(&["in1"], WAIT)?;
     // Only what mcr sends shall leave by these.
     for link in &topology.egresses {
         relay.sysctl(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")?;
     }
     relay.ip("link set out1 mtu 800")?;
     relay.ip("link set out2 down")?;
-    let mcr = Mcr::relaying(
-        datapath,
-        relay,
-        &[
-            r#"{name: wide, from: [in0, in1], to: [out0, out1], groups: [239.1.1.1, "ff3e::1"]}"#,
-            r"{name: narrow, from: in0, to: [out0, out2], groups: [239.1.1.1, 239.1.1.2], sources: 10.77.0.2, ports: 5000}",
-            r#"{name: less, from: [in0, in1], to: out3, groups: [239.1.1.1, "ff3e::1"], ttl: decrement}"#,
-            r"{name: absent, from: in1, to: absent, groups: 239.1.1.2, ports: 5001}",
-        ],
-    )?;
+    let mcr = relaying(relay)?;
     let captures = topology
         .receiver_links
         .iter()

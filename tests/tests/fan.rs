@@ -372,7 +372,7 @@ fn cpus() -> Result<usize> {
 fn a_link_that_goes_down_takes_no_other_with_it(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(LINKS)?;
     let relay = &topology.relay;
-    let mut mcr = relaying(datapath, &topology, "")?;
+    let mcr = relaying(datapath, &topology, "")?;
     let one = &topology.egresses[ONE];
     let begun = Instant::now();
     let (sent, missed) = meanwhile(&topology, || {
