@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use mcr::config::{diagnostic::Diagnostic, parse, problem::Kind};
+use mcr::{
+    config::{diagnostic::Diagnostic, parse, problem::Kind},
+    plan::{Choice, LinkKind, LinkMap, LinkState, Means, Offers, Replicator, Table, World, plan},
+};
 use mcr_common::Reason;
 
 fn document(name: &str) -> String {
@@ -110,4 +113,170 @@ fn relay_with(fields: &str) -> String {
         }
     }
     text
+}
+
+/// A card and veths on which every way is right: `in` and `o0`, `o1`, … with indexes from 1 on.
+fn world(egresses: u32, relay: &str) -> World {
+    let veth = |name: String, device: &str| LinkState {
+        name,
+        kind: LinkKind::Software,
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        up: true,
+        running: true,
+        offers: Offers {
+            device: device.to_owned(),
+            xdp: true,
+            xdp_transmit: true,
+            ..Offers::default()
+        },
+        ..LinkState::default()
+    };
+    let names: Vec<_> = (0..egresses).map(|number| format!("o{number}")).collect();
+    let relay = relay.replace("ALL", &names.join(", "));
+    let text = format!("version: 1\nrelays: [{{name: r, from: in, groups: 239.1.1.1, {relay}}}]");
+    let mut links: LinkMap = [(1, veth("in".to_owned(), ""))].into_iter().collect();
+    for (index, name) in (2..).zip(names) {
+        links.insert(index, veth(name, "veth"));
+    }
+    World {
+        relays: parse(&text).unwrap().rules.relays,
+        links,
+        means: Means {
+            programs: true,
+            xdp: true,
+            ..Means::default()
+        },
+        ..World::default()
+    }
+}
+
+/// What is chosen for the one relay of a world.
+fn choice(world: &World) -> Choice {
+    let table = plan(world, &Table::default()).unwrap().table;
+    assert_eq!(table.choices.len(), 1, "{:?}", table.choices);
+    table.choices.into_values().next().unwrap()
+}
+
+/// Worlds in which each of the faster ways has a reason not to be taken.
+fn worlds_without() -> Vec<World> {
+    let changed = |count, relay: &str, index, change: fn(&mut LinkState)| {
+        let mut world = world(count, relay);
+        world.links.change(index, change);
+        world
+    };
+    let drop = "to: [ALL], local: drop";
+    let offers: [(u32, fn(&mut LinkState)); 8] = [
+        (1, |link| link.offers.foreign_xdp = Some(7)),
+        (1, |link| link.offers.xdp = false),
+        (1, |link| link.offers.device = "tun".to_owned()),
+        (1, |link| link.offers.strips_tags = true),
+        (2, |link| link.up = false),
+        (2, |link| link.offers.xdp_transmit = false),
+        (2, |link| {
+            link.offers.xdp_transmit = false;
+            link.offers.device = "tun".to_owned();
+        }),
+        (2, |link| link.offers.queues = true),
+    ];
+    let mut worlds: Vec<_> = offers
+        .into_iter()
+        .flat_map(|(index, change)| [1, 12].map(|count| changed(count, drop, index, change)))
+        .collect();
+    let keeping: [fn(&mut LinkState); 4] = [
+        |link| link.up = false,
+        |link| link.offers.device = String::new(),
+        |link| link.offers.queues = true,
+        |link| link.mtu = 1400,
+    ];
+    for change in keeping {
+        worlds.push(changed(12, "to: [ALL]", 2, change));
+    }
+    let all = "{link: o1}, {link: o2}, {link: o3}, {link: o4}, {link: o5}, {link: o6}, {link: o7}";
+    for (count, relay) in [
+        (1, "to: [ALL]".to_owned()),
+        (2, "to: [ALL]".to_owned()),
+        (1, "to: [ALL], local: drop, limit: 10pps".to_owned()),
+        (
+            8,
+            format!("to: [{{link: o0, unicast: 10.0.0.1}}, {all}], local: drop"),
+        ),
+        (
+            8,
+            format!("to: [{{link: o0, vlan: 7}}, {all}], local: drop"),
+        ),
+        (
+            8,
+            format!("to: [{{link: o0, ttl: 7}}, {{link: o0}}, {all}], local: drop"),
+        ),
+    ] {
+        worlds.push(world(count, &relay));
+    }
+    for edit in ["vlan: 7", "unicast: 10.0.0.1"] {
+        let ways: Vec<_> = (0..8).map(|n| format!("{{link: o{n}, {edit}}}")).collect();
+        worlds.push(world(8, &format!("to: [{}], local: drop", ways.join(", "))));
+    }
+    worlds
+}
+
+/// Whether a reason is what a row shows, where `…` may be anything.
+fn shows(row: &str, reason: &str) -> bool {
+    let mut parts = row.split('…');
+    let Some(mut rest) = reason.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else {
+            return false;
+        };
+        rest = if part.is_empty() { "" } else { after };
+    }
+    rest.is_empty() || rest.starts_with(" (`")
+}
+
+#[test]
+fn every_reason_for_a_slower_way_is_explained() {
+    let document = document("datapaths.md");
+    let rows = rows(&document);
+    let shown = rows.iter().map(|row| row[0].trim_matches('`').trim());
+    let shown: Vec<_> = shown
+        .filter(|row| row.starts_with("xdp: ") || row.starts_with("broadcast: "))
+        .collect();
+    let mut met = BTreeSet::new();
+    for world in worlds_without() {
+        let choice = choice(&world);
+        for reason in choice.reason.split("; ") {
+            let row = shown.iter().find(|row| shows(row, reason));
+            let row = row.unwrap_or_else(|| panic!("datapaths.md does not know {reason:?}"));
+            met.insert(*row);
+        }
+    }
+    let never: Vec<_> = shown.iter().filter(|row| !met.contains(*row)).collect();
+    assert!(never.is_empty(), "nothing has the reasons {never:#?}");
+}
+
+#[test]
+fn every_way_to_make_copies_is_explained() {
+    let document = document("datapaths.md");
+    let rows = rows(&document);
+    let listed = |label: &str| rows.iter().filter(|row| row[0] == label).count();
+    let drop = "to: [ALL], local: drop";
+    let mut no_xdp = world(5, drop);
+    no_xdp.means.xdp = false;
+    let mut none = world(1, drop);
+    none.means = Means::default();
+    for (world, replicator) in [
+        (world(1, drop), Replicator::XdpRedirect),
+        (world(2, drop), Replicator::XdpBroadcast),
+        (no_xdp, Replicator::Broadcast),
+        (world(10, "to: [ALL]"), Replicator::Broadcast),
+        (world(9, "to: [ALL]"), Replicator::Clone),
+        (none, Replicator::Ring),
+    ] {
+        assert_eq!(choice(&world).replicator, replicator);
+        assert_eq!(listed(&format!("`{}`", replicator.label())), 1);
+    }
+    for datapath in ["auto", "xdp", "tc", "afpacket"] {
+        assert_eq!(listed(&format!("`{datapath}`")), 1, "{datapath}");
+    }
 }

@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 use crate::{Confined, Datapath, Netns, Process, Stats};
 
 /// How long `mcr run` may take until it is ready on a slow machine, unoptimised.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_mins(2);
 
 /// How long a condition may take to become true in the reports.
 const SETTLE: Duration = Duration::from_secs(20);

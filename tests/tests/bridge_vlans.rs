@@ -63,10 +63,14 @@ impl Bridged {
     }
 }
 
-fn frame(text: &str) -> Result<Vec<u8>> {
-    let frame = UdpFrame::new(socket("10.77.0.2:40000")?, socket("239.1.1.1:5000")?);
-    frame.payload(text).build()
+/// Its groups end with the number of a way through the relay, of which there is one for each.
+fn frame(way: usize, text: &str) -> Result<UdpFrame> {
+    let group = socket(&format!("239.1.1.{way}:5000"))?;
+    Ok(UdpFrame::new(socket("10.77.0.2:40000")?, group).payload(format!("{way} {text}")))
 }
+
+/// Number of the way of the last frame.
+const END: usize = 99;
 
 /// The text of a copy, and its VLAN.
 fn copy(frame: &Captured) -> Option<(String, Option<u16>)> {
@@ -75,9 +79,14 @@ fn copy(frame: &Captured) -> Option<(String, Option<u16>)> {
     Some((text, frame.vlan.map(mcr_tests::VlanTag::vid)))
 }
 
-/// All copies seen so far.
-fn copies(capture: &Capture) -> Result<Vec<(String, Option<u16>)>> {
-    Ok(capture.frames()?.iter().filter_map(copy).collect())
+/// Waits for the last frame, and gives all copies before it, sorted.
+fn until_end(capture: &Capture) -> Result<Vec<(String, Option<u16>)>> {
+    let is_end = |(text, _): &(String, Option<u16>)| *text == format!("{END} end");
+    capture.wait_for(1, WAIT, |frame| copy(frame).as_ref().is_some_and(is_end))?;
+    let mut seen: Vec<_> = capture.frames()?.iter().filter_map(copy).collect();
+    seen.retain(|copy| !is_end(copy));
+    seen.sort();
+    Ok(seen)
 }
 
 fn as_ingress_it_gives_the_vlans_it_is_in(datapath: Datapath) -> Result<()> {
@@ -87,42 +96,47 @@ fn as_ingress_it_gives_the_vlans_it_is_in(datapath: Datapath) -> Result<()> {
     relay.ip("link add br0.20 link br0 type vlan id 20")?;
     relay.ip("link set br0.20 up")?;
     relay.wait_running(&["br0.20"], WAIT)?;
-    for (way, expected) in [
-        ("from: br0, vlan: any", &[("eth20", Some(20))][..]),
-        ("from: br0, vlan: 20", &[("eth20", Some(20))]),
-        ("from: br0", &[]),
-        ("from: br0.20", &[("eth20", None)]),
-    ] {
-        let rule = format!("{{name: r, {way}, to: one, groups: 239.1.1.1}}");
-        let end = "{name: end, from: pt, vlan: 20, to: one, groups: 239.1.1.9}";
-        let mcr = Mcr::relaying(datapath, relay, &[&rule, end])?;
-        let capture = Capture::on(&bridged.other, "eth0")?;
-        for end in ["eth30", "eth20"] {
-            Inject::on(&bridged.far, end)?.send(&frame(end)?)?;
-        }
-        let last = UdpFrame::new(socket("10.77.0.2:40000")?, socket("239.1.1.9:5000")?);
-        let last = last.vlan(mcr_tests::VlanTag::new(0x8100, 20));
-        Inject::on(&bridged.far, "trunk")?.send(&last.payload("end").build()?)?;
-        capture.wait_for(1, WAIT, |frame| {
-            copy(frame).is_some_and(|(text, _)| text == "end")
-        })?;
-        mcr.until(|stats| stats.relay("r") == expected.len() as u64)?;
-        let mut seen = copies(&capture)?;
-        seen.retain(|(text, _)| text != "end");
-        let expected = expected
-            .iter()
-            .map(|(text, vid)| ((*text).to_owned(), *vid));
-        ensure!(seen.iter().cloned().eq(expected), "{way}: {seen:?}");
-        mcr.finish()?;
+    let ways = [
+        ("from: br0, vlan: any", Some(Some(20))),
+        ("from: br0, vlan: 20", Some(Some(20))),
+        ("from: br0, vlan: 30", None),
+        ("from: br0", None),
+        ("from: br0.20", Some(None)),
+    ];
+    let mut rules = vec![format!(
+        "{{name: end, from: pt, vlan: 20, to: one, groups: 239.1.1.{END}}}"
+    )];
+    for (index, (way, _)) in ways.iter().enumerate() {
+        rules.push(format!(
+            "{{name: way{index}, {way}, to: one, groups: 239.1.1.{index}}}"
+        ));
     }
+    let rules: Vec<_> = rules.iter().map(String::as_str).collect();
+    let mcr = Mcr::relaying(datapath, relay, &rules)?;
+    let capture = Capture::on(&bridged.other, "eth0")?;
+    for end in ["eth30", "eth20"] {
+        let mut inject = Inject::on(&bridged.far, end)?;
+        for index in 0..ways.len() {
+            inject.send(&frame(index, end)?.build()?)?;
+        }
+    }
+    mcr.until(|stats| {
+        ["way0", "way1", "way4"]
+            .iter()
+            .all(|way| stats.relay(way) > 0)
+    })?;
+    let tag = mcr_tests::VlanTag::new(0x8100, 20);
+    Inject::on(&bridged.far, "trunk")?.send(&frame(END, "end")?.vlan(tag).build()?)?;
+    let seen = until_end(&capture)?;
+    let expected = ways.iter().enumerate();
+    let expected =
+        expected.filter_map(|(index, (_, vid))| Some((format!("{index} eth20"), (*vid)?)));
+    ensure!(seen.iter().cloned().eq(expected), "{seen:?}");
     // As soon as it is a member, it gives the other VLAN as well.
     relay.bridge_tool("vlan add dev br0 vid 30 self")?;
-    let rule = "{name: r, from: br0, vlan: 30, to: one, groups: 239.1.1.1}";
-    let mcr = Mcr::relaying(datapath, relay, &[rule])?;
-    let capture = Capture::on(&bridged.other, "eth0")?;
-    Inject::on(&bridged.far, "eth30")?.send(&frame("member")?)?;
+    Inject::on(&bridged.far, "eth30")?.send(&frame(2, "member")?.build()?)?;
     capture.wait_for(1, WAIT, |frame| {
-        copy(frame) == Some(("member".into(), Some(30)))
+        copy(frame) == Some(("2 member".into(), Some(30)))
     })?;
     mcr.finish()?;
     Ok(())
@@ -133,40 +147,42 @@ fn as_egress_copies_leave_by_the_ports_of_their_vlan(datapath: Datapath) -> Resu
     let bridged = Bridged::new()?;
     let relay = &bridged.relay;
     relay.bridge_tool("vlan add dev br0 vid 30 self")?;
-    // The order in which the copies of a frame leave is not told, so each has a frame of its own.
-    for (way, expected) in [
+    // The tags behind each port, where a copy leaves by it.
+    let ways = [
         ("{link: br0, vlan: 20}", [Some(None), None, Some(Some(20))]),
         ("{link: br0, vlan: 30}", [None, Some(None), Some(Some(30))]),
         // VLAN 1 has no ports.
         ("br0", [None, None, None]),
-    ] {
-        let rule = format!("{{name: r, from: one, to: {way}, groups: 239.1.1.1}}");
-        let ends = r"{name: end, from: one, to: [{link: br0, vlan: 20}, {link: br0, vlan: 30}], groups: 239.1.1.9}";
-        let mcr = Mcr::relaying(datapath, relay, &[&rule, ends])?;
-        let captures = ENDS.map(|end| Capture::on(&bridged.far, end));
-        let mut inject = Inject::on(&bridged.other, "eth0")?;
-        inject.send(&frame(way)?)?;
-        let last = UdpFrame::new(socket("10.77.0.2:40000")?, socket("239.1.1.9:5000")?);
-        inject.send(&last.payload("end").build()?)?;
-        for (capture, expected) in captures.into_iter().zip(expected) {
-            let capture = capture?;
-            capture.wait_for(1, WAIT, |frame| {
-                copy(frame).is_some_and(|(text, _)| text == "end")
-            })?;
-            let mut seen = copies(&capture)?;
-            seen.retain(|(text, _)| text != "end");
-            let expected = expected.map(|vid| (way.to_owned(), vid));
-            ensure!(
-                seen.iter().eq(&expected),
-                "{way}: {seen:?}, not {expected:?}"
-            );
-        }
-        let stats = mcr.finish()?;
+    ];
+    let mut rules = vec![format!(
+        "{{name: end, from: one, to: [{{link: br0, vlan: 20}}, {{link: br0, vlan: 30}}], groups: 239.1.1.{END}}}"
+    )];
+    for (index, (way, _)) in ways.iter().enumerate() {
+        rules.push(format!(
+            "{{name: way{index}, from: one, to: {way}, groups: 239.1.1.{index}}}"
+        ));
+    }
+    let rules: Vec<_> = rules.iter().map(String::as_str).collect();
+    let mcr = Mcr::relaying(datapath, relay, &rules)?;
+    let captures = ENDS.map(|end| Capture::on(&bridged.far, end));
+    let mut inject = Inject::on(&bridged.other, "eth0")?;
+    for index in 0..ways.len() {
+        inject.send(&frame(index, "copy")?.build()?)?;
+    }
+    inject.send(&frame(END, "end")?.build()?)?;
+    for (port, capture) in captures.into_iter().enumerate() {
+        let seen = until_end(&capture?)?;
+        let expected = ways.iter().enumerate();
+        let expected = expected
+            .filter_map(|(index, (_, ports))| Some((format!("{index} copy"), ports[port]?)));
         ensure!(
-            stats.relay("r") == 1 && stats.copies("br0") == 3,
-            "{way}: {stats}"
+            seen.iter().cloned().eq(expected),
+            "{}: {seen:?}",
+            ENDS[port]
         );
     }
+    let stats = mcr.finish()?;
+    ensure!(stats.copies("br0") == 5, "{stats}");
     Ok(())
 }
 
@@ -182,20 +198,18 @@ fn ports_have_the_frames_of_the_wire(datapath: Datapath) -> Result<()> {
     ];
     let mcr = Mcr::relaying(datapath, relay, &rules)?;
     let capture = Capture::on(&bridged.other, "eth0")?;
-    Inject::on(&bridged.far, "eth20")?.send(&frame("access")?)?;
-    let tagged = UdpFrame::new(socket("10.77.0.2:40000")?, socket("239.1.1.1:5000")?);
-    let tagged = tagged.vlan(mcr_tests::VlanTag::new(0x8100, 20));
-    Inject::on(&bridged.far, "trunk")?.send(&tagged.payload("trunk").build()?)?;
-    for expected in [("access", None), ("trunk", Some(20))] {
-        let expected = (expected.0.to_owned(), expected.1);
+    Inject::on(&bridged.far, "eth20")?.send(&frame(1, "access")?.build()?)?;
+    let tagged = frame(1, "trunk")?.vlan(mcr_tests::VlanTag::new(0x8100, 20));
+    Inject::on(&bridged.far, "trunk")?.send(&tagged.build()?)?;
+    for (text, vid) in [("1 access", None), ("1 trunk", Some(20))] {
+        let expected = (text.to_owned(), vid);
         capture.wait_for(1, WAIT, |frame| copy(frame).as_ref() == Some(&expected))?;
     }
     let captures = ["eth30", "trunk"].map(|end| Capture::on(&bridged.far, end));
-    Inject::on(&bridged.other, "eth0")?.send(&frame("out")?)?;
+    Inject::on(&bridged.other, "eth0")?.send(&frame(1, "out")?.build()?)?;
     for (capture, vid) in captures.into_iter().zip([None, Some(4000)]) {
-        capture?.wait_for(1, WAIT, |frame| {
-            copy(frame) == Some(("out".to_owned(), vid))
-        })?;
+        let expected = ("1 out".to_owned(), vid);
+        capture?.wait_for(1, WAIT, |frame| copy(frame).as_ref() == Some(&expected))?;
     }
     let stats = mcr.finish()?;
     for relay in ["access", "trunk", "out"] {

@@ -105,7 +105,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                         ..Means::default()
                     },
                     // Two links are many here.
-                    worth: Worth { kept: 2, given: 2 },
+                    worth: Worth(2),
                     ..World::default()
                 }
             },

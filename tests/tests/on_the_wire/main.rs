@@ -456,18 +456,18 @@ fn check(arguments: &[&str], by: By, more: u8) -> Result<()> {
         &rules::rules(&world.relays),
         &[&["--stats", "1h"], arguments].concat(),
     )?;
-    if more > 0 && by == By::TrafficControl {
-        for replicator in ["broadcast", "clone"] {
-            let routes = routes_by(&mcr, replicator)?;
-            ensure!(routes > 10, "{routes} routes by {replicator}");
-        }
-    }
     if by == By::Xdp {
         let (xdp, others) = served_by_xdp(&mcr.show("routes")?)?;
         ensure!(
             xdp > others,
             "{xdp} routes are served by XDP, {others} are not"
         );
+    }
+    if more > 0 && by == By::TrafficControl {
+        for replicator in ["broadcast", "clone"] {
+            let routes = routes_by(&mcr, replicator)?;
+            ensure!(routes > 10, "{routes} routes by {replicator}");
+        }
     }
     let mut left = BTreeMap::new();
     for (link, expected) in &expected {
@@ -496,8 +496,11 @@ fn check(arguments: &[&str], by: By, more: u8) -> Result<()> {
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_tcx() -> Result<()> {
     needs!(Tcx);
-    let arguments = ["--datapath", "tc", "--tc-hook", "tcx"];
-    check(&arguments, By::TrafficControl, 0)
+    check(
+        &["--datapath", "tc", "--tc-hook", "tcx"],
+        By::TrafficControl,
+        0,
+    )
 }
 
 #[test]
@@ -507,14 +510,20 @@ fn the_fixtures_cross_as_the_model_says_to_many_links_at_once() -> Result<()> {
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_to_many_links_at_once_by_clsact() -> Result<()> {
-    let arguments = ["--datapath", "tc", "--tc-hook", "clsact"];
-    check(&arguments, By::TrafficControl, 12)
+    check(
+        &["--datapath", "tc", "--tc-hook", "clsact"],
+        By::TrafficControl,
+        12,
+    )
 }
 
 #[test]
 fn the_fixtures_cross_as_the_model_says_by_clsact() -> Result<()> {
-    let arguments = ["--datapath", "tc", "--tc-hook", "clsact"];
-    check(&arguments, By::TrafficControl, 0)
+    check(
+        &["--datapath", "tc", "--tc-hook", "clsact"],
+        By::TrafficControl,
+        0,
+    )
 }
 
 #[test]

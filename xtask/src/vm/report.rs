@@ -173,3 +173,68 @@ impl Display for Report {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &str) -> Report {
+        let mut report = Report::default();
+        lines.lines().for_each(|line| report.read(line));
+        report
+    }
+
+    const GOOD: &str = "@vm kernel 6.1.0-9-cloud-amd64
+@vm begin links
+running 3 tests
+test a::tcx ... ok
+test b ... ok
+test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s
+@vm skipped links::a::tcx: this kernel lacks TCX
+@vm told after SIGKILL: nothing
+@vm feature TCX | no | less
+@vm end links 0 3
+";
+
+    #[test]
+    fn what_passed_and_what_was_skipped_are_told_apart() {
+        let report = read(&format!("{GOOD}@vm done"));
+        assert!(report.is_complete() && report.is_success());
+        let text = report.to_string();
+        for part in [
+            "Linux 6.1.0-9-cloud-amd64 (uname -r): 1 passed, 0 failed, 1 skipped\n",
+            "1 skipped, this kernel lacks TCX:\n        links::a::tcx\n",
+            "after SIGKILL: nothing\n",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(report.features.len(), 1);
+    }
+
+    #[test]
+    fn a_machine_that_ends_early_is_no_success() {
+        let report = read(GOOD);
+        assert!(!report.is_complete() && !report.is_success());
+        assert_eq!(report.place(), " in links");
+        assert_eq!(read("").place(), " before the first test");
+        assert!(!read("@vm done").is_success(), "nothing was tested");
+    }
+
+    #[test]
+    fn whatever_fails_is_told() {
+        for (wrong, lines) in [
+            (
+                "a test",
+                "@vm begin x\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\n@vm end x 101 1\n",
+            ),
+            (
+                "a binary that is killed",
+                "@vm begin x\n@vm end x 137 1200\n",
+            ),
+            ("the kernel", "@vm complaint BUG: something\n"),
+        ] {
+            let report = read(&format!("{GOOD}{lines}@vm done"));
+            assert!(report.is_complete() && !report.is_success(), "{wrong}");
+        }
+    }
+}

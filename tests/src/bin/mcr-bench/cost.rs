@@ -175,7 +175,7 @@ fn noted<T>(row: &mut Row, work: impl FnOnce(&mut Row) -> Result<T>) -> Option<T
 pub(crate) fn in_a_line(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.take(3).collect::<Vec<_>>().join("; ")
+    lines.take(5).collect::<Vec<_>>().join("; ")
 }
 
 fn prepare(Entry { scene, variant }: Entry, length: Duration) -> Result<Prepared> {

@@ -23,6 +23,7 @@ mod table;
 mod tests;
 mod throughput;
 mod variant;
+mod verdict;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use crate::{
     change,
     cost::{self, Effort, Entry, Outcome},
-    goals::{self, Group, Verdict},
+    goals::{self, Group},
     latency, ring, table, throughput,
+    verdict::{self, Verdict},
 };
 
 /// Results, with what is needed to get them again.
@@ -74,7 +75,7 @@ impl Report {
         let rows = latency::measure(options);
         latency::print(options, &rows);
         if goals::is_containers(options) {
-            self.verdicts.push(goals::containers_verdict(&rows));
+            self.verdicts.push(verdict::containers_verdict(&rows));
         }
         self.latencies.push((options.clone(), rows));
     }
@@ -90,7 +91,7 @@ impl Report {
     pub(crate) fn ring(&mut self, options: &ring::Options) -> Result<()> {
         let outcome = ring::measure(options)?;
         ring::print(options, &outcome);
-        self.verdicts.push(goals::ring_verdict(&outcome));
+        self.verdicts.push(verdict::ring_verdict(&outcome));
         self.ring = Some(outcome);
         Ok(())
     }
@@ -98,7 +99,7 @@ impl Report {
     /// Measures changes.
     pub(crate) fn change(&mut self, options: &change::Options) -> Result<()> {
         let times = change::run(options)?;
-        self.verdicts.extend(goals::change_verdicts(&times));
+        self.verdicts.extend(verdict::change_verdicts(&times));
         self.change = Some(times);
         Ok(())
     }
