@@ -165,6 +165,9 @@ impl Bed {
         };
         let counts = counts.context("cannot make counters")?;
         let (sinks, taps) = sinks(scene, &receiver, &counts, &links, taps)?;
+        // Tags stay in frames, as XDP wants it.
+        let tags = "rxvlan off rx-vlan-stag-hw-parse off";
+        tool(&relay, "ethtool", &format!("-K {} {tags}", Self::INGRESS))?;
         if scene.generator == Generator::Live {
             // Frames that XDP sends to a link need NAPI there.
             tool(&relay, "ethtool", &format!("-K {} gro on", Self::INGRESS))?;
