@@ -269,8 +269,8 @@ fn every_way_to_make_copies_is_explained() {
         (world(1, drop), Replicator::XdpRedirect),
         (world(2, drop), Replicator::XdpBroadcast),
         (no_xdp, Replicator::Broadcast),
-        (world(10, "to: [ALL]"), Replicator::Broadcast),
-        (world(9, "to: [ALL]"), Replicator::Clone),
+        (world(5, "to: [ALL]"), Replicator::Broadcast),
+        (world(4, "to: [ALL]"), Replicator::Clone),
         (none, Replicator::Ring),
     ] {
         assert_eq!(choice(&world).replicator, replicator);
