@@ -19,8 +19,9 @@ const TC_HEADER: usize = 20;
 const PARENT: usize = 12;
 /// Stands for the link in messages of filters that several links share (`TCM_IFINDEX_MAGIC_BLOCK`).
 const BLOCK: u32 = u32::MAX;
-/// Attributes: `IFLA_QDISC`, `TCA_KIND`, `TCA_OPTIONS`, `TCA_BPF_NAME`.
+/// Attributes: `IFLA_QDISC`, `IFLA_LINKINFO`, `TCA_KIND`, `TCA_OPTIONS`, `TCA_BPF_NAME`.
 const LINK_QDISC: u16 = 6;
+const LINK_INFO: u16 = 18;
 const KIND: u16 = 1;
 const OPTIONS: u16 = 2;
 const BPF_NAME: u16 = 7;
@@ -30,6 +31,10 @@ const EGRESS: u32 = 0xffff_fff3;
 const OURS: &[u8] = b"mcr_";
 /// The qdiscs of links that have no queue, and of those that are down.
 const NO_QUEUE: [&[u8]; 2] = [b"noqueue", b"noop"];
+
+/// The qdiscs that cards get by themselves (`net/sched/sch_generic.c`, `net.core.default_qdisc`): they
+/// keep order between senders, and nobody has asked for them.
+const OF_CARDS: [&[u8]; 4] = [b"mq", b"pfifo_fast", b"fq_codel", b"fq"];
 
 /// Asks for qdiscs and filters.
 #[derive(Debug)]
@@ -95,8 +100,11 @@ fn index(answer: &Raw) -> Option<u32> {
 /// Whether a message about a link says that frames wait there. One that is down says nothing.
 fn has_queue(link: &Raw) -> bool {
     let attributes = link.bytes.get(LINK_HEADER..).unwrap_or_default();
+    // Devices made by software have this, and no queue by themselves.
+    let is_card = find(attributes, LINK_INFO).is_none();
+    let none = |qdisc: &[u8]| NO_QUEUE.contains(&qdisc) || is_card && OF_CARDS.contains(&qdisc);
     let qdisc = find(attributes, LINK_QDISC).map(text);
-    qdisc.is_some_and(|qdisc| !NO_QUEUE.contains(&qdisc))
+    qdisc.is_some_and(|qdisc| !none(qdisc))
 }
 
 fn is_clsact(qdisc: &Raw) -> bool {
@@ -124,14 +132,23 @@ mod tests {
 
     #[test]
     fn frames_wait_where_there_is_a_qdisc_that_is_one() {
-        let link = |qdisc| Raw::new(16, &[0; LINK_HEADER], &[string(LINK_QDISC, qdisc)]);
-        for (qdisc, waits) in [
-            ("noqueue", false),
-            ("noop", false),
-            ("fq_codel", true),
-            ("mq", true),
+        let card = |qdisc| Raw::new(16, &[0; LINK_HEADER], &[string(LINK_QDISC, qdisc)]);
+        let info = || {
+            DefaultNla::new(
+                LINK_INFO,
+                vec![9, 0, 1, 0, b'v', b'e', b't', b'h', 0, 0, 0, 0],
+            )
+        };
+        let made = |qdisc| Raw::new(16, &[0; LINK_HEADER], &[string(LINK_QDISC, qdisc), info()]);
+        for (qdisc, of_card, of_made) in [
+            ("noqueue", false, false),
+            ("noop", false, false),
+            ("fq_codel", false, true),
+            ("mq", false, true),
+            ("tbf", true, true),
         ] {
-            assert_eq!(has_queue(&link(qdisc)), waits, "{qdisc}");
+            assert_eq!(has_queue(&card(qdisc)), of_card, "{qdisc}");
+            assert_eq!(has_queue(&made(qdisc)), of_made, "{qdisc}");
         }
         assert!(!has_queue(&Raw::new(16, &[0; LINK_HEADER], &[])));
     }
