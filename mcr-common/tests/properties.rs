@@ -93,7 +93,7 @@ proptest! {
             return Ok(());
         };
         prop_assert!(packet.network <= packet.payload && packet.payload <= bytes.len());
-        let basis = Basis::new(&frame, &packet);
+        let mut basis = Basis::new(&frame, &packet);
         let egress = Egress::new(1, u32::MAX, mac, hop);
         let Ok(edit) = Edit::new(&basis, &packet, &egress) else {
             return Ok(());
@@ -103,8 +103,11 @@ proptest! {
         prop_assert_eq!(start, Some(MARGIN));
         prop_assert_eq!(copy[MARGIN] & 1, 1);
         copy[MARGIN..MARGIN + 12].copy_from_slice(&bytes[..12]);
-        match basis.original_hop() {
-            None => prop_assert_eq!(packet.addresses, Addresses::Other),
+        let wanted = basis.rewrite(&egress).unwrap();
+        prop_assert_eq!(basis.turn(wanted.hop_limit), wanted.hop);
+        prop_assert_eq!(basis.turn(wanted.hop_limit), None);
+        match basis.turn(packet.hop_limit) {
+            None => prop_assert_eq!(wanted.hop_limit, packet.hop_limit),
             Some(HopRewrite::V4 { offset, bytes }) => copy[MARGIN + offset..][..4].copy_from_slice(&bytes),
             Some(HopRewrite::V6 { offset, bytes }) => copy[MARGIN + offset..][..1].copy_from_slice(&bytes),
         }

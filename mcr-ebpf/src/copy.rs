@@ -73,14 +73,17 @@ pub(crate) fn to_egresses(ctx: &TcContext, found: &Found) -> i32 {
         }
     }
     if !drop_local {
-        put_back(&skb, packet);
+        put_back(&skb, packet, basis);
     }
     local
 }
 
-/// Gives the frame the MAC addresses back that it came with.
+/// Gives the frame the MAC addresses and the TTL back that it came with.
 #[inline(always)]
-fn put_back(skb: &Skb<'_>, packet: &Packet) {
+fn put_back(skb: &Skb<'_>, packet: &Packet, basis: &mut Basis) {
+    if let Some(hop) = basis.turn(packet.hop_limit) {
+        skb.write_hop(&hop);
+    }
     let [a, b, c, d, e, f] = packet.destination_mac;
     let [u, v, w, x, y, z] = packet.source_mac;
     skb.become_like(&[a, b, c, d, e, f, u, v, w, x, y, z]);
@@ -105,7 +108,8 @@ const EDIT: i32 = 0x100;
 extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64) -> i32 {
     let ctx = TcContext::new(ctx);
     let skb = Skb(&ctx);
-    let (Some(basis), Some((egress, stats))) = (maps::basis(), maps::egress(target as u32)) else {
+    let (Some(basis), Some((egress, stats))) = (maps::basis_mut(), maps::egress(target as u32))
+    else {
         return DROP;
     };
     let rewrite = match basis.rewrite(egress) {
@@ -116,17 +120,20 @@ extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64) -> i32 {
         }
     };
     let mut edited = skb.become_like(&rewrite.macs);
-    if edited && egress.edits_more() {
+    let more = egress.edits_more();
+    // The frame keeps what the copy before had, until one wants something else.
+    let hop_limit = if more {
+        basis.hop_limit()
+    } else {
+        rewrite.hop_limit
+    };
+    if let Some(hop) = basis.turn(hop_limit) {
+        edited = edited && skb.write_hop(&hop);
+    }
+    if edited && more {
         return EDIT | i32::from(rewrite.hop_limit);
     }
-    edited = edited && rewrite.hop.is_none_or(|hop| skb.write_hop(&hop));
     let sent = edited && (target & GIVE != 0 || skb.clone_for(egress));
-    if rewrite.hop.is_some()
-        && target & GIVE == 0
-        && let Some(hop) = basis.original_hop()
-    {
-        skb.write_hop(&hop);
-    }
     counted(&skb, egress, stats, target, sent)
 }
 

@@ -87,7 +87,7 @@ pub(crate) fn packet() -> Option<&'static Packet> {
     PACKET.get_ptr(0).map(|packet| unsafe { &*packet })
 }
 
-/// The same, for what a change of the frame moves.
+/// The same, to be filled in.
 #[inline(always)]
 pub(crate) fn packet_mut() -> Option<&'static mut Packet> {
     // SAFETY: as in `packet`.
@@ -113,13 +113,6 @@ pub(crate) fn is_copying() -> bool {
 }
 
 /// What the copies of the frame at hand start from.
-#[inline(always)]
-pub(crate) fn basis() -> Option<&'static Basis> {
-    // SAFETY: as in `packet`.
-    BASIS.get_ptr(0).map(|basis| unsafe { &*basis })
-}
-
-/// The same, to be filled in.
 #[inline(always)]
 pub(crate) fn basis_mut() -> Option<&'static mut Basis> {
     // SAFETY: as in `packet`.

@@ -21,6 +21,8 @@ pub struct Basis {
     /// Where the IP header begins: behind the Ethernet header and two tags at most.
     network: u8,
     hop_limit: u8,
+    /// The TTL or hop limit that the frame has now of which one copy after another is made.
+    current: u8,
     family: Family,
     /// Protocol and header checksum of IPv4, else 0. Not a part of `Family`: what a variant leaves
     /// undefined the compiler copies all the same, and the verifier lets nobody read it, before
@@ -99,6 +101,7 @@ impl Basis {
             ip_length: ip_length as u32,
             network: packet.network as u8,
             hop_limit: packet.hop_limit,
+            current: packet.hop_limit,
             family,
             protocol,
             checksum,
@@ -156,20 +159,33 @@ impl Basis {
         })
     }
 
-    /// The TTL or hop limit the frame came with, to be written back after a copy, with the
-    /// checksum it came with: 0 and 0xffff mean the same, but are not the same bytes.
+    /// The TTL or hop limit the frame came with.
     #[must_use]
     #[inline(always)]
-    pub fn original_hop(&self) -> Option<HopRewrite> {
+    pub const fn hop_limit(&self) -> u8 {
+        self.hop_limit
+    }
+
+    /// What has to be written into the frame, of which copies were made already, for it to have this
+    /// TTL or hop limit; notes that it is.
+    ///
+    /// What it came with comes with the checksum it had: 0 and 0xffff mean the same, but are not the
+    /// same bytes.
+    #[inline(always)]
+    pub fn turn(&mut self, hop_limit: u8) -> Option<HopRewrite> {
+        if hop_limit == self.current {
+            return None;
+        }
+        self.current = hop_limit;
         match self.family {
-            Family::V4 => {
+            Family::V4 if hop_limit == self.hop_limit => {
                 let [high, low] = self.checksum.to_be_bytes();
                 Some(HopRewrite::V4 {
                     offset: self.network as usize + 8,
-                    bytes: [self.hop_limit, self.protocol, high, low],
+                    bytes: [hop_limit, self.protocol, high, low],
                 })
             }
-            _ => self.hop(self.hop_limit),
+            _ => self.hop(hop_limit),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What tests make links, queues and filters of, and what may change how frames pass. A kernel that
 /// lacks one has tests skipped.
-pub(super) const WANTED: [&str; 17] = [
+pub(super) const WANTED: [&str; 18] = [
     "8021q",
     "act_gact",
     "act_mirred",
@@ -22,6 +22,7 @@ pub(super) const WANTED: [&str; 17] = [
     "sch_netem",
     "tun",
     "veth",
+    "vxlan",
 ];
 
 /// The files of the modules called `wanted` and of all that they need, by `modules.dep`
