@@ -166,7 +166,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
                 controller.set_links(links.map(), &touched);
             }
             () = until(controller.due()) => controller.try_again(),
-            () = controller.joins_mut().due() => controller.joins_mut().advance(),
+            () = controller.joins_due() => controller.advance_joins(),
             () = tick(statistics.as_mut()) => match controller.report() {
                 Ok(report) => printer.print(&report),
                 Err(error) => tracing::warn!("the counters can't be read: {error}"),

@@ -303,9 +303,16 @@ impl Controller {
         &self.joins
     }
 
-    /// The memberships, for [`Joins::due`] and [`Joins::advance`].
-    pub fn joins_mut(&mut self) -> &mut Joins {
-        &mut self.joins
+    /// Waits until there is something to do about memberships. Nothing is lost if this future is dropped.
+    pub async fn joins_due(&mut self) {
+        self.joins.due().await;
+    }
+
+    /// Does what is due about memberships. Those that are lost are had again a while later.
+    pub fn advance_joins(&mut self) {
+        if !self.joins.advance() {
+            self.again.failed(Instant::now());
+        }
     }
 
     /// Says that every relay whose links exist is in force: on standard error, and to systemd.

@@ -124,18 +124,22 @@ impl Joins {
         self.poll.wait(next).await;
     }
 
-    /// Does what is due: hears, answers and repeats.
-    pub fn advance(&mut self) {
+    /// Does what is due: hears, answers and repeats. `false`: the memberships of a link are lost, and
+    /// [`Self::follow`] is to have them again.
+    pub fn advance(&mut self) -> bool {
         let now = Instant::now();
+        let mut all = true;
         for ifindex in self.poll.take_ready() {
             if let Some(member) = self.members.get_mut(&ifindex) {
                 member.receive(now, &mut self.random);
                 if member.is_lost() {
                     self.poll.remove(member);
+                    all = false;
                 }
             }
         }
         self.report(now);
+        all
     }
 
     /// The groups that are joined now.

@@ -4,7 +4,7 @@ use std::{
     future::pending,
     io,
     os::fd::{AsFd, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -13,6 +13,8 @@ use tokio::{
     time::sleep_until,
 };
 
+/// How long to wait until what failed is tried again.
+const RECOVERY: Duration = Duration::from_secs(5);
 /// How many sockets have their turn at a time.
 const AT_A_TIME: usize = 64;
 
@@ -24,7 +26,8 @@ pub(super) struct Poll {
     /// The same for the runtime; made when first waited for, because before there may be none.
     readable: Option<AsyncFd<OwnedFd>>,
     ready: Vec<u32>,
-    failed: bool,
+    /// Nothing can be heard, for want of memory or descriptors; the next try is made then.
+    broken: Option<Instant>,
 }
 
 impl Poll {
@@ -58,16 +61,23 @@ impl Poll {
         tokio::select! {
             () = timer => {}
             result = self.readable() => if let Err(error) = result {
-                tracing::error!("groups are reported, but queries are not heard: {error}");
-                self.failed = true;
+                tracing::error!(
+                    "groups are reported, but queries are not heard: {error}; trying again in {RECOVERY:?}"
+                );
+                self.broken = Some(Instant::now() + RECOVERY);
+                self.readable = None;
             }
         }
     }
 
     async fn readable(&mut self) -> io::Result<()> {
-        let Some(epoll) = self.epoll.as_ref().filter(|_| !self.failed) else {
+        let Some(epoll) = &self.epoll else {
             return pending().await;
         };
+        if let Some(until) = self.broken {
+            sleep_until(until.into()).await;
+            self.broken = None;
+        }
         let readable = match &mut self.readable {
             Some(readable) => readable,
             none => {
