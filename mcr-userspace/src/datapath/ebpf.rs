@@ -246,6 +246,19 @@ impl Datapath for Ebpf {
         self.attacher.hook().name()
     }
 
+    fn prepare(&mut self, ops: &[Op]) {
+        let Ok(fans) = &mut self.fans else {
+            return;
+        };
+        let new = ops.iter().filter_map(|op| match op {
+            Op::Fan(change) if change.old.is_none() => {
+                Some((change.key, change.new.as_ref()?.links().to_vec()))
+            }
+            _ => None,
+        });
+        fans.prepare(&new.collect::<Vec<_>>());
+    }
+
     fn step(&mut self, op: &Op) -> Result<(), StepError> {
         let change = match op {
             Op::Link(change) => change,

@@ -44,6 +44,8 @@ pub(super) struct Fans {
     ids: Hash<u32, u32>,
     /// The ids of the maps of those that are used, by set.
     used: BTreeMap<u32, u32>,
+    /// The same of those that are there, but not used yet.
+    prepared: BTreeMap<u32, u32>,
     /// There from the first set on, so that none has to wait for it again.
     link: Option<Link>,
 }
@@ -76,8 +78,17 @@ impl Fans {
             sets,
             ids,
             used: BTreeMap::new(),
+            prepared: BTreeMap::new(),
             link: None,
         })
+    }
+
+    /// Makes the links ahead of sets that nothing leads to yet, and forgets those made before.
+    pub(super) fn prepare(&mut self, sets: &[(u32, Vec<u32>)]) {
+        self.prepared = match sets {
+            [] => BTreeMap::new(),
+            sets => self.sets.set_many(sets),
+        };
     }
 
     /// Makes these the links of a set.
@@ -91,7 +102,10 @@ impl Fans {
         if self.link.is_none() {
             self.link = Some(Link::make(object, attacher)?);
         }
-        let id = self.sets.set(set, links, None)?;
+        let id = match self.prepared.remove(&set) {
+            Some(id) => id,
+            None => self.sets.set(set, links, None)?,
+        };
         self.ids.set(&id, Some(set))?;
         self.used.insert(set, id);
         Ok(())
