@@ -48,8 +48,8 @@ const WITH_EVERY_CHANGE: [&str; 14] = [
 ];
 
 /// What is left out of these: the choice of a datapath, where each of those that can be chosen is tested;
-/// of kinds of links those that take longest; of lives what no kernel has a part in; the fixtures to many links, for which an emulated machine
-/// plans for minutes.
+/// of kinds of links those that take longest; of lives what no kernel has a part in; the fixtures to
+/// many links, over which an emulated machine is busy for minutes.
 const NOT_WITH_EVERY_CHANGE: [&str; 8] = [
     "::auto",
     "from_a_bridge",
