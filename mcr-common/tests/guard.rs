@@ -234,7 +234,8 @@ proptest! {
                 place(print(&v4(Ipv4Addr::new(10, 0, 0, 1), 5000, 9, &number)))
             })
             .collect();
-        // 1000 in 32768 places, at random: 985 are hit.
-        prop_assert!(places.len() > 950, "{} places", places.len());
+        // 1000 in 32768 places, at random: 985 are hit. Steps of one are not at random for a
+        // multiplication: of a million starts most hit as many, and the worst 740.
+        prop_assert!(places.len() > 600, "{} places", places.len());
     }
 }
