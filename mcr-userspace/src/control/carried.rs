@@ -1,50 +1,45 @@
 //! What packets carry, in words.
 
-use std::collections::BTreeSet;
-
 use mcr_common::table::Selector;
 
 use super::view::Word;
 
+/// Numbers from one to another, both included.
+type Span = (u16, u16);
+
 /// Protocols and UDP ports, of ranges of selectors, both ends included: names or numbers of
 /// protocols, and ports unless it is all of them. What counts as control traffic is not missed.
 pub(super) fn carried(ranges: &[(Selector, Selector)]) -> (Word, Option<String>) {
-    let mut protocols = BTreeSet::new();
-    let mut ports: BTreeSet<u16> = BTreeSet::new();
-    for (first, last) in ranges {
-        let (first, last) = (parts(*first), parts(*last));
-        for protocol in first.0..=last.0 {
-            let low = if protocol == first.0 { first.1 } else { 0 };
-            let high = if protocol == last.0 { last.1 } else { u16::MAX };
-            protocols.insert(protocol);
-            if protocol == Selector::UDP {
-                ports.extend(low..=high);
-            }
-        }
-    }
-    let all = protocols_but(&protocols, |number| {
-        let (first, last) = Selector::protocol(number);
-        Selector::CONTROL.contains(&(first, last))
-    });
-    let words = if all {
+    let protocols = merged(ranges.iter().map(|(first, last)| {
+        let [first, last] = [first, last].map(|end| parts(*end).0);
+        (first.into(), last.into())
+    }));
+    let ports = merged(ranges.iter().copied().filter_map(ports_of));
+    let is_control = |protocol| {
+        let whole = u8::try_from(protocol).map(Selector::protocol);
+        whole.is_ok_and(|whole| Selector::CONTROL.contains(&whole))
+    };
+    let words = if are_all(&protocols, (0, u8::MAX.into()), is_control) {
         "any".into()
     } else {
-        let words = spans(protocols.into_iter().map(u16::from));
-        match words.as_str() {
+        match written(&protocols).as_str() {
             "17" => "udp".into(),
-            _ => words.into(),
+            words => words.to_owned().into(),
         }
     };
     // Port 0 is none.
-    let every =
-        (1..=u16::MAX).all(|port| ports.contains(&port) || Selector::udp(port).is_control());
-    let ports = (!every && !ports.is_empty()).then(|| spans(ports.into_iter()));
+    let every = are_all(&ports, (1, u16::MAX), |port| {
+        Selector::udp(port).is_control()
+    });
+    let ports = (!every && !ports.is_empty()).then(|| written(&ports));
     (words, ports)
 }
 
-/// Whether all protocols are among these but those that may be missed.
-fn protocols_but(protocols: &BTreeSet<u8>, may_miss: impl Fn(u8) -> bool) -> bool {
-    (0..=u8::MAX).all(|number| protocols.contains(&number) || may_miss(number))
+/// The UDP ports among a range of selectors.
+fn ports_of((first, last): (Selector, Selector)) -> Option<Span> {
+    let (lowest, highest) = Selector::protocol(Selector::UDP);
+    let (first, last) = (first.max(lowest), last.min(highest));
+    (first <= last).then(|| (parts(first).1, parts(last).1))
 }
 
 /// The protocol of a selector, and the port or what else of it counts.
@@ -53,16 +48,37 @@ fn parts(selector: Selector) -> (u8, u16) {
     (protocol, u16::from_be_bytes([high, low]))
 }
 
-/// Numbers as they are written in a rule file: `5000-5010, 6000`.
-fn spans(numbers: impl Iterator<Item = u16>) -> String {
-    let mut spans: Vec<(u16, u16)> = Vec::new();
-    for number in numbers {
-        match spans.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
-            _ => spans.push((number, number)),
+/// In order, with those in one that touch each other.
+fn merged(spans: impl Iterator<Item = Span>) -> Vec<Span> {
+    let mut spans: Vec<Span> = spans.collect();
+    spans.sort_unstable();
+    spans.dedup_by(|(first, last), (_, before)| {
+        let touch = before.checked_add(1).is_none_or(|next| *first <= next);
+        if touch {
+            *before = (*before).max(*last);
         }
+        touch
+    });
+    spans
+}
+
+/// Whether these spans, [`merged`], are all there is of a span but for numbers that may be missed.
+fn are_all(spans: &[Span], (lowest, highest): Span, may_miss: impl Fn(u16) -> bool) -> bool {
+    let mut next = Some(lowest);
+    for (first, last) in spans {
+        if let Some(next) = next
+            && !(next..*first).all(&may_miss)
+        {
+            return false;
+        }
+        next = last.checked_add(1);
     }
-    let span = |(first, last): &(u16, u16)| {
+    next.is_none_or(|next| (next..=highest).all(may_miss))
+}
+
+/// As in a rule file: `5000-5010, 6000`.
+fn written(spans: &[Span]) -> String {
+    let span = |(first, last): &Span| {
         if first == last {
             first.to_string()
         } else {
@@ -74,6 +90,10 @@ fn spans(numbers: impl Iterator<Item = u16>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn udp(first: u16, last: u16) -> (Selector, Selector) {
@@ -121,5 +141,27 @@ mod tests {
         ]);
         assert_eq!(protocol, "any");
         assert_eq!(ports.as_deref(), Some("0-4999, 5001-65535"));
+    }
+
+    proptest! {
+        /// No more and no less, as few spans as can be, and all there is only if it is.
+        #[test]
+        fn merged_spans_hold_the_same_numbers(
+            spans in prop::collection::vec((0..40_u16, 0..5_u16), 0..12),
+            at in prop::sample::select(vec![0, u16::MAX - 44]),
+        ) {
+            let spans = spans.into_iter().map(|(first, more)| (at + first, at + first + more));
+            let spans: Vec<Span> = spans.collect();
+            let numbers: BTreeSet<u16> = spans.iter().flat_map(|(a, b)| *a..=*b).collect();
+            let merged = merged(spans.into_iter());
+            let held: Vec<u16> = merged.iter().flat_map(|(a, b)| *a..=*b).collect();
+            prop_assert_eq!(&held, &numbers.iter().copied().collect::<Vec<_>>());
+            prop_assert!(merged.windows(2).all(|two| two[0].1 + 1 < two[1].0));
+            let even = |number: u16| number.is_multiple_of(2);
+            let all = (at + 3..=at + 20).all(|n| numbers.contains(&n) || even(n));
+            let among = merged.iter().filter(|(_, last)| *last >= at + 3);
+            let among: Vec<Span> = among.copied().take_while(|(a, _)| *a <= at + 20).collect();
+            prop_assert_eq!(are_all(&among, (at + 3, at + 20), even), all);
+        }
     }
 }
