@@ -4,10 +4,7 @@
 
 mod rules;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use mcr::{
@@ -405,18 +402,8 @@ fn widen(world: &mut World, wires: &Wires) -> Result<()> {
 }
 
 /// How many routes have their copies made by this replicator.
-///
-/// Where many links have just come, a slow machine plans for longer than a client waits for its answer.
 fn routes_by(mcr: &Mcr, replicator: &str) -> Result<usize> {
-    const SLOW: Duration = Duration::from_mins(2);
-    let deadline = Instant::now() + SLOW;
-    let routes = loop {
-        match mcr.show("routes") {
-            Ok(routes) => break routes,
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => {}
-        }
-    };
+    let routes = mcr.show("routes")?;
     let routes = routes["routes"].as_array().context("no routes")?.clone();
     let by = |route: &&serde_json::Value| route["egresses"][0]["replicator"] == replicator;
     Ok(routes.iter().filter(by).count())

@@ -34,9 +34,8 @@ const SINGLE: &str = "mcr_fan_single";
 const FAILED: &str = "mcr_fan_failed";
 /// What the kernel says then.
 const FAILURE: &str = "xdp_redirect_err";
-/// The first kernel it is used on. Linux 5.14 has `BPF_F_BROADCAST` as well, but what came of it on older ones
-/// than this was not seen to work.
-const OLDEST: KernelVersion = KernelVersion::new(6, 6, 0);
+/// The first kernel that sends a frame to all links of a map (`BPF_F_BROADCAST`).
+const OLDEST: KernelVersion = KernelVersion::new(5, 14, 0);
 
 /// Sets, and the programs and the link by which frames go to all links of one.
 pub(super) struct Fans {
@@ -67,7 +66,7 @@ impl Fans {
     /// A sentence without an end that says why this kernel can't run them.
     pub(super) fn load(object: &mut Ebpf) -> Result<Self, String> {
         if KernelVersion::current().is_ok_and(|version| version < OLDEST) {
-            return Err("this kernel is older than Linux 6.6".to_owned());
+            return Err("this kernel is older than Linux 5.14".to_owned());
         }
         let missing = |error: &dyn std::error::Error| chain(error);
         let sets = LinkSets::take(object, "mcr_fans").map_err(|error| missing(&error))?;
