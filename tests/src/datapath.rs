@@ -1,5 +1,7 @@
 //! The ways `mcr` makes copies: what must hold holds on each of them.
 
+use std::borrow::Cow;
+
 use anyhow::Result;
 
 use crate::Feature;
@@ -11,6 +13,8 @@ pub enum Datapath {
     Tcx,
     /// The TC program as a filter under clsact.
     Clsact,
+    /// Programs in the driver, which take frames away from the host.
+    Xdp,
     /// Packet sockets.
     AfPacket,
     /// What `mcr` chooses if nobody asks for anything.
@@ -24,10 +28,10 @@ impl Datapath {
         Ok(if tcx { Self::Tcx } else { Self::Clsact })
     }
 
-    /// What it is on links that offer nothing: of [`Self::Auto`] the TC program.
+    /// What it is where nothing is offered to XDP: of [`Self::Xdp`] and [`Self::Auto`] the TC program.
     pub fn plain(self) -> Result<Self> {
         match self {
-            Self::Auto => Self::tc(),
+            Self::Xdp | Self::Auto => Self::tc(),
             Self::Tcx | Self::Clsact | Self::AfPacket => Ok(self),
         }
     }
@@ -37,7 +41,7 @@ impl Datapath {
     pub fn for_segments(self) -> &'static [Feature] {
         match self {
             Self::AfPacket => &[Feature::DescribedSegments],
-            Self::Tcx | Self::Clsact | Self::Auto => self.needs(),
+            Self::Tcx | Self::Clsact | Self::Xdp | Self::Auto => self.needs(),
         }
     }
 
@@ -46,6 +50,7 @@ impl Datapath {
     pub fn needs(self) -> &'static [Feature] {
         match self {
             Self::Tcx => &[Feature::Tcx],
+            Self::Xdp => &[Feature::XdpFeatures],
             Self::Clsact | Self::AfPacket | Self::Auto => &[],
         }
     }
@@ -56,19 +61,33 @@ impl Datapath {
         match self {
             Self::Tcx => &["--datapath", "tc", "--tc-hook", "tcx"],
             Self::Clsact => &["--datapath", "tc", "--tc-hook", "clsact"],
+            Self::Xdp => &["--datapath", "xdp"],
             Self::AfPacket => &["--datapath", "afpacket"],
             Self::Auto => &["--datapath", "auto"],
         }
     }
 
-    /// How the line with `ready` names it.
+    /// Rules for it, of rules with a relay a line: XDP leaves nothing to the host.
+    #[must_use]
+    pub fn rules(self, rules: &str) -> Cow<'_, str> {
+        if self != Self::Xdp {
+            return rules.into();
+        }
+        let line = |line: &str| match line.strip_suffix("}\n") {
+            Some(relay) if !line.contains("local: ") => format!("{relay}, local: drop}}\n"),
+            _ => line.to_owned(),
+        };
+        rules.split_inclusive('\n').map(line).collect()
+    }
+
+    /// How the line with `ready` names it: XDP by the programs beside it, which serve the rest.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcx => "datapath tc (tcx)",
             Self::Clsact => "datapath tc (clsact)",
             Self::AfPacket => "datapath afpacket",
-            Self::Auto => Self::tc().map_or("datapath tc", Self::name),
+            Self::Xdp | Self::Auto => Self::tc().map_or("datapath tc", Self::name),
         }
     }
 
@@ -83,6 +102,7 @@ impl Datapath {
     pub fn replicator(self) -> &'static str {
         match self {
             Self::Tcx | Self::Clsact | Self::Auto => "clone",
+            Self::Xdp => "xdp-redirect",
             Self::AfPacket => "ring",
         }
     }
@@ -96,6 +116,21 @@ macro_rules! on_every_datapath {
         mod $name {
             $crate::on!(tcx, Tcx, $name);
             $crate::on!(clsact, Clsact, $name);
+            $crate::on!(afpacket, AfPacket, $name);
+            $crate::on!(auto, Auto, $name);
+        }
+    )*};
+}
+
+/// As [`on_every_datapath`], and a fifth by XDP: for what holds whoever else gets the frame, between links
+/// that it can run on.
+#[macro_export]
+macro_rules! on_every_datapath_and_xdp {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            $crate::on!(tcx, Tcx, $name);
+            $crate::on!(clsact, Clsact, $name);
+            $crate::on!(xdp, Xdp, $name);
             $crate::on!(afpacket, AfPacket, $name);
             $crate::on!(auto, Auto, $name);
         }

@@ -68,7 +68,7 @@ pub use labelled::Labelled;
 pub use large::large;
 pub use lines::Lines;
 pub use links::Link;
-pub use mcr::{Mcr, binary, rules};
+pub use mcr::{Host, Mcr, binary, rules};
 pub use netns::Netns;
 pub use process::Process;
 pub use reports::{Delivery, Reported, Said};

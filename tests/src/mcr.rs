@@ -57,12 +57,33 @@ pub fn binary() -> Result<PathBuf> {
     }
 }
 
+/// A host that relays.
+pub trait Host {
+    /// Its namespace.
+    fn relay(&self) -> &Netns;
+
+    /// Makes its links what a datapath wants them to be.
+    fn suit(&self, datapath: Datapath) -> Result<()>;
+}
+
+impl Host for Netns {
+    fn relay(&self) -> &Netns {
+        self
+    }
+
+    fn suit(&self, _: Datapath) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// A running `mcr run`, which is ready.
 #[derive(Debug)]
 pub struct Mcr {
     process: Process,
     /// Kept as long as it may be read.
     rules: Option<NamedTempFile>,
+    /// The one that rules are made for, if they are.
+    datapath: Option<Datapath>,
     netns: Netns,
     socket: PathBuf,
 }
@@ -110,19 +131,21 @@ impl Mcr {
 
     /// Starts `mcr run` on this datapath with these relays, each a YAML mapping on one line, and
     /// waits until it says that it is ready, and on this datapath. It reports counters.
-    pub fn relaying(datapath: Datapath, netns: &Netns, relays: &[&str]) -> Result<Self> {
-        Self::relaying_with(datapath, netns, &rules(relays), &[])
+    pub fn relaying(datapath: Datapath, host: &impl Host, relays: &[&str]) -> Result<Self> {
+        Self::relaying_with(datapath, host, &rules(relays), &[])
     }
 
     /// As [`Self::relaying`], with the text of the rule file and further arguments.
     pub fn relaying_with(
         datapath: Datapath,
-        netns: &Netns,
+        host: &impl Host,
         rules: &str,
         arguments: &[&str],
     ) -> Result<Self> {
+        host.suit(datapath)?;
         let all = [datapath.arguments(), &["--stats", "50ms"], arguments].concat();
-        let mcr = Self::with_rules(netns, rules, &all)?;
+        let mut mcr = Self::with_rules(host.relay(), &datapath.rules(rules), &all)?;
+        mcr.datapath = Some(datapath);
         let ready = mcr.wait_stderr(READY, |line| line.contains("ready"))?;
         ensure!(
             ready.contains(datapath.name()),
@@ -135,7 +158,11 @@ impl Mcr {
     /// Writes other relays to the rule file, without asking for them to be read.
     pub fn rewrite(&self, rules: &str) -> Result<()> {
         let path = self.rules().context("this mcr has no rule file")?;
-        fs::write(path, rules).context("cannot write a rule file")
+        let rules = match self.datapath {
+            Some(datapath) => datapath.rules(rules),
+            None => rules.into(),
+        };
+        fs::write(path, &*rules).context("cannot write a rule file")
     }
 
     /// Waits for a report of which `condition` holds, among those there are and those to come.
@@ -191,6 +218,7 @@ impl Mcr {
         Ok(Self {
             process,
             rules,
+            datapath: None,
             netns: netns.clone(),
             socket,
         })

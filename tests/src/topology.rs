@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::Netns;
+use crate::{Datapath, Host, Netns};
 
 /// Long enough for any machine; carriers come in milliseconds.
 const CARRIER: Duration = Duration::from_secs(20);
@@ -162,5 +162,18 @@ impl Topology {
         let there: Vec<&str> = self.receiver_links.iter().map(String::as_str).collect();
         self.receiver.wait_running(&there, CARRIER)?;
         Ok(self)
+    }
+}
+
+impl Host for Topology {
+    fn relay(&self) -> &Netns {
+        &self.relay
+    }
+
+    fn suit(&self, datapath: Datapath) -> Result<()> {
+        match datapath {
+            Datapath::Xdp => self.let_xdp(),
+            Datapath::Tcx | Datapath::Clsact | Datapath::AfPacket | Datapath::Auto => Ok(()),
+        }
     }
 }

@@ -131,7 +131,7 @@ fn daemons_find_each_other(datapath: Datapath) -> Result<()> {
     let topology = Topology::dual_bridge()?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             r#"{name: discovery, between: [br0, br1], groups: [224.0.0.251, "ff02::fb"], ports: 5353}"#,
         ],

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use mcr_tests::fixtures::build::{self, Ipv4};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Labelled, Mcr, Netns, Topology, UdpFrame,
-    on_every_datapath, socket, udp_sender,
+    on_every_datapath_and_xdp, socket, udp_sender,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -22,11 +22,11 @@ const EVERYBODY: [u8; 6] = [0xff; 6];
 const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
 const RELAY: &str = "{name: wake, from: br0, to: br1, groups: broadcast, ports: 9}";
 
-on_every_datapath!(
+on_every_datapath_and_xdp!(
     magic_packets_pass_and_nothing_else_does,
     sockets_wake_stations,
     addresses_of_the_ingress_are_followed,
-    both_ways_with_between,
+    both_ways_with_between
 );
 
 /// What wakes a station: six times ff, and sixteen times its address.
@@ -47,7 +47,7 @@ fn frame(source: &str, to: &str, label: &str) -> Result<UdpFrame> {
 
 fn start(datapath: Datapath, topology: &Topology) -> Result<Mcr> {
     let end = Labelled::relay(topology);
-    Mcr::relaying(datapath, &topology.relay, &[RELAY, &end])
+    Mcr::relaying(datapath, topology, &[RELAY, &end])
 }
 
 fn magic_packets_pass_and_nothing_else_does(datapath: Datapath) -> Result<()> {
@@ -176,7 +176,7 @@ fn both_ways_with_between(datapath: Datapath) -> Result<()> {
     let topology = Topology::dual_bridge()?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &["{name: wake, between: [br0, br1], groups: broadcast, ports: [7, 9]}"],
     )?;
     let ends: [(&Netns, &Netns, &str); 2] = [

@@ -37,7 +37,7 @@ fn topology() -> Result<Topology> {
 }
 
 fn auto(topology: &Topology, rule: &str) -> Result<Mcr> {
-    Mcr::relaying(Datapath::Auto, &topology.relay, &[rule])
+    Mcr::relaying(Datapath::Auto, topology, &[rule])
 }
 
 /// What is chosen for these links.

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Netns, Receiver, Sender, Size, Topology, UdpFrame,
-    on_every_datapath, soak, socket, steady_rate,
+    on_every_datapath_and_xdp, soak, socket, steady_rate,
 };
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ const WARM_UP: u32 = 40;
 /// Between two of what happens in the long run: a hundred a minute.
 const PACE: Duration = Duration::from_millis(600);
 
-on_every_datapath!(a_short_churn_hurts_nobody);
+on_every_datapath_and_xdp!(a_short_churn_hurts_nobody);
 
 fn a_short_churn_hurts_nobody(datapath: Datapath) -> Result<()> {
     let mut churn = Churn::start(datapath, 0x6d63_7201)?;
@@ -108,7 +108,7 @@ impl Churn {
         let links = links.join(", ");
         let mcr = Mcr::relaying(
             datapath,
-            &topology.relay,
+            &topology,
             &[
                 "{name: steady, from: in0, to: out0, groups: 239.1.1.1}",
                 &format!("{{name: out, from: in0, to: [{links}], groups: 239.1.1.2}}"),

@@ -10,14 +10,14 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mcr_tests::{Datapath, Mcr, Receiver, Sender, Topology, on_every_datapath};
+use mcr_tests::{Datapath, Mcr, Receiver, Sender, Topology, on_every_datapath_and_xdp};
 use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::Value;
 
 const WAIT: Duration = Duration::from_secs(30);
 const SHOW: &[u8] = b"{\"version\":1,\"verb\":\"show\"}\n";
 
-on_every_datapath!(strange_clients_do_not_disturb_the_stream);
+on_every_datapath_and_xdp!(strange_clients_do_not_disturb_the_stream);
 
 fn connect(mcr: &Mcr) -> Result<UnixStream> {
     let client = UnixStream::connect(mcr.socket())?;
@@ -54,7 +54,7 @@ fn strange_clients_do_not_disturb_the_stream(datapath: Datapath) -> Result<()> {
     );
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &["{name: r, from: in0, to: out0, groups: 239.1.1.1}", &many],
     )?;
     let (group, count) = ("239.1.1.1:5000", COUNT.to_string());

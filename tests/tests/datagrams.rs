@@ -10,19 +10,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Extension, Inject, Mcr, Member, Topology, UdpFrame, VlanTag,
-    on_every_datapath, skipped, socket, udp_sender,
+    on_every_datapath, on_every_datapath_and_xdp, skipped, socket, udp_sender,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
 const WAIT: Duration = Duration::from_secs(20);
 
-on_every_datapath!(
+on_every_datapath!(jumbo_frames_pass);
+on_every_datapath_and_xdp!(
     fragments_follow_their_datagram,
     fragments_of_other_ports_do_not_slip_through,
     segments_left_to_hardware_arrive_one_by_one,
-    jumbo_frames_pass,
     priority_tags_count_as_untagged,
-    options_and_extension_headers_pass,
+    options_and_extension_headers_pass
 );
 
 const BOTH: [(&str, &str); 2] = [
@@ -45,7 +45,7 @@ fn fragments_follow_their_datagram(datapath: Datapath) -> Result<()> {
     for ports in ["", ", ports: 5000"] {
         let rule =
             format!(r#"{{name: r, from: br0, to: br1, groups: [239.1.1.1, "ff3e::1"]{ports}}}"#);
-        let mcr = Mcr::relaying(datapath, &topology.relay, &[&rule])?;
+        let mcr = Mcr::relaying(datapath, &topology, &[&rule])?;
         for (source, group) in BOTH {
             let group: SocketAddr = socket(group)?;
             let member = Member::join(&topology.receiver, "eth0", group)?;
@@ -69,7 +69,7 @@ fn fragments_of_other_ports_do_not_slip_through(datapath: Datapath) -> Result<()
     let topology = Topology::fan_out(1)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"], ports: 5000}"#],
     )?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
@@ -101,7 +101,7 @@ fn segments_left_to_hardware_arrive_one_by_one(datapath: Datapath) -> Result<()>
     let topology = Topology::dual_bridge()?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[r#"{name: r, from: br0, to: br1, groups: [239.1.1.1, "ff3e::1"], ttl: 7}"#],
     )?;
     for (source, group) in BOTH {
@@ -146,7 +146,7 @@ fn jumbo_frames_pass(datapath: Datapath) -> Result<()> {
     }
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &[r#"{name: r, from: in0, to: [out0, out1], groups: [239.1.1.1, "ff3e::1"]}"#],
     )?;
     for (source, group) in BOTH {
@@ -170,7 +170,7 @@ fn priority_tags_count_as_untagged(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"], ttl: decrement}"#],
     )?;
     let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
@@ -206,7 +206,7 @@ fn options_and_extension_headers_pass(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"], ports: 5000, ttl: decrement}"#,
         ],

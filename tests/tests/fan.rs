@@ -58,7 +58,7 @@ fn rule(topology: &Topology, more: &str) -> String {
 }
 
 fn relaying(datapath: Datapath, topology: &Topology, more: &str) -> Result<Mcr> {
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[&rule(topology, more)])?;
+    let mcr = Mcr::relaying(datapath, topology, &[&rule(topology, more)])?;
     mcr.shows("routes", by("broadcast"))?;
     Ok(mcr)
 }

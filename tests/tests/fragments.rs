@@ -16,19 +16,19 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use mcr_tests::fixtures::build::{self, Ipv4, Ipv6, MORE, UDP, VLAN};
 use mcr_tests::{
-    Capture, Captured, Datapath, Inject, Labelled, Mcr, Member, Size, Topology, on_every_datapath,
-    socket, udp_sender,
+    Capture, Captured, Datapath, Inject, Labelled, Mcr, Member, Size, Topology,
+    on_every_datapath_and_xdp, socket, udp_sender,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
 
-on_every_datapath!(
+on_every_datapath_and_xdp!(
     fragments_go_where_the_first_one_went,
     without_the_first_one_nothing_goes,
     senders_groups_and_vlans_are_kept_apart,
     an_identification_is_used_again,
     large_datagrams_of_many_senders_arrive_whole,
-    a_flood_of_identifications_is_bounded,
+    a_flood_of_identifications_is_bounded
 );
 
 /// A datagram to be cut.
@@ -116,7 +116,7 @@ fn families() -> [Datagram<'static>; 2] {
 
 fn start(datapath: Datapath, topology: &Topology, relays: &[&str]) -> Result<Mcr> {
     let end = Labelled::relay(topology);
-    Mcr::relaying(datapath, &topology.relay, &[relays, &[&end]].concat())
+    Mcr::relaying(datapath, topology, &[relays, &[&end]].concat())
 }
 
 fn fragments_go_where_the_first_one_went(datapath: Datapath) -> Result<()> {
@@ -260,7 +260,7 @@ fn large_datagrams_of_many_senders_arrive_whole(datapath: Datapath) -> Result<()
         .sysctl("net/ipv4/ipfrag_high_thresh", "67108864")?;
     let _mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[r#"{name: r, from: br0, to: br1, groups: [239.1.1.1, "ff3e::1"], ports: 5000}"#],
     )?;
     for (sources, group) in [

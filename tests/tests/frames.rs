@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::fixtures::build;
 use mcr_tests::{
-    Capture, Datapath, Inject, Labelled, Mcr, Topology, UdpFrame, on_every_datapath, socket,
+    Capture, Datapath, Inject, Labelled, Mcr, Topology, UdpFrame, on_every_datapath,
+    on_every_datapath_and_xdp, socket,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -25,11 +26,11 @@ const PEER_DELAY_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0x0e];
 const STP_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
 const DCP_MAC: [u8; 6] = [0x01, 0x0e, 0xcf, 0, 0, 0];
 
-on_every_datapath!(
+on_every_datapath!(streams_cross_between_bridge_ports);
+on_every_datapath_and_xdp!(
     streams_cross_between_veths,
-    streams_cross_between_bridge_ports,
     a_bridge_passes_up_what_is_not_link_local,
-    only_what_is_asked_for,
+    only_what_is_asked_for
 );
 
 const fn goose_mac(last: [u8; 2]) -> [u8; 6] {
@@ -86,11 +87,7 @@ fn stream(topology: &Topology, kinds: &[([u8; 6], u16)], count: usize) -> Result
 fn streams_cross_between_veths(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let relays = rules("in0", "out0");
-    let mcr = Mcr::relaying(
-        datapath,
-        &topology.relay,
-        &relays.each_ref().map(String::as_str),
-    )?;
+    let mcr = Mcr::relaying(datapath, &topology, &relays.each_ref().map(String::as_str))?;
     stream(&topology, &KINDS, 200)?;
     let stats = mcr.finish()?;
     for (relay, count) in [("ptp", 400), ("goose", 400), ("dcp", 200)] {
@@ -102,11 +99,7 @@ fn streams_cross_between_veths(datapath: Datapath) -> Result<()> {
 fn streams_cross_between_bridge_ports(datapath: Datapath) -> Result<()> {
     let topology = Topology::dual_bridge()?;
     let relays = rules("snd", "rcv");
-    let mcr = Mcr::relaying(
-        datapath,
-        &topology.relay,
-        &relays.each_ref().map(String::as_str),
-    )?;
+    let mcr = Mcr::relaying(datapath, &topology, &relays.each_ref().map(String::as_str))?;
     stream(&topology, &KINDS, 100)?;
     mcr.finish()?;
     Ok(())
@@ -115,11 +108,7 @@ fn streams_cross_between_bridge_ports(datapath: Datapath) -> Result<()> {
 fn a_bridge_passes_up_what_is_not_link_local(datapath: Datapath) -> Result<()> {
     let topology = Topology::dual_bridge()?;
     let relays = rules("br0", "br1");
-    let mcr = Mcr::relaying(
-        datapath,
-        &topology.relay,
-        &relays.each_ref().map(String::as_str),
-    )?;
+    let mcr = Mcr::relaying(datapath, &topology, &relays.each_ref().map(String::as_str))?;
     let kinds: Vec<_> = KINDS
         .into_iter()
         .filter(|(mac, _)| *mac != PEER_DELAY_MAC)
@@ -134,7 +123,7 @@ fn only_what_is_asked_for(datapath: Datapath) -> Result<()> {
     let [ptp, goose, dcp] = rules("in0", "out0");
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             &ptp,
             &goose,

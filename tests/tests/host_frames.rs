@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Member, Topology, UdpFrame, VlanTag, on_both_hooks,
-    on_every_datapath, rules, socket, udp_sender,
+    on_every_datapath, on_every_datapath_and_xdp, rules, socket, udp_sender,
 };
 use nix::sys::signal::Signal;
 
@@ -24,13 +24,15 @@ const BOTH: [(&str, &str); 2] = [
 ];
 
 on_every_datapath!(
+    nothing_goes_in_circles,
+    nothing_goes_in_circles_over_bridges,
+    a_tunnels_frames_do_not_disturb_the_copies
+);
+on_every_datapath_and_xdp!(
     the_hosts_own_frames_are_relayed_where_asked_for,
     large_datagrams_of_the_host_arrive_whole,
     the_field_is_followed,
-    every_kind_of_match_applies,
-    nothing_goes_in_circles,
-    nothing_goes_in_circles_over_bridges,
-    a_tunnels_frames_do_not_disturb_the_copies,
+    every_kind_of_match_applies
 );
 
 on_both_hooks!(frames_leave_although_the_host_is_not_to_see_them);
@@ -72,7 +74,7 @@ fn the_hosts_own_frames_are_relayed_where_asked_for(datapath: Datapath) -> Resul
         format!("{{name: other, from: in0, to: [out0, out2], {groups}}}"),
     ];
     let relays: Vec<&str> = relays.iter().map(String::as_str).collect();
-    let mcr = Mcr::relaying(datapath, &topology.relay, &relays)?;
+    let mcr = Mcr::relaying(datapath, &topology, &relays)?;
     let captures = captures(&topology)?;
     let left = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
     for (source, group) in BOTH {
@@ -131,7 +133,7 @@ fn large_datagrams_of_the_host_arrive_whole(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let _mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             r#"{name: own, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"], ports: 5000, host_frames: true}"#,
         ],
@@ -154,7 +156,7 @@ fn the_field_is_followed(datapath: Datapath) -> Result<()> {
     let relay = |own: bool| {
         format!("{{name: r, from: in0, to: out0, groups: 239.1.1.1, host_frames: {own}}}")
     };
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[&relay(false)])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[&relay(false)])?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let left = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
     let sender = host(&topology, "in0", "10.77.0.1")?;
@@ -182,7 +184,7 @@ fn every_kind_of_match_applies(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(2)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: range, from: in0, to: out0, groups: 239.1.0.0/16, sources: 10.77.0.0/28, ports: 5000-5009, host_frames: true}",
             "{name: tagged, from: in0, to: out0, groups: 239.1.1.1, vlan: 20, host_frames: true}",
@@ -267,7 +269,7 @@ fn nothing_goes_in_circles(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(2)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: there, from: in0, to: [out0, out1], groups: 239.1.1.1, host_frames: true, source_mac: keep}",
             "{name: back, from: [out0, out1], to: in0, groups: 239.1.1.1, host_frames: true, source_mac: keep}",
@@ -311,7 +313,7 @@ fn nothing_goes_in_circles_over_bridges(datapath: Datapath) -> Result<()> {
     let topology = Topology::dual_bridge()?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: there, from: snd, to: br1, groups: 239.1.1.1, host_frames: true, source_mac: keep}",
             "{name: back, from: rcv, to: br0, groups: 239.1.1.1, host_frames: true, source_mac: keep}",
@@ -342,7 +344,7 @@ fn frames_leave_although_the_host_is_not_to_see_them(datapath: Datapath) -> Resu
     let topology = Topology::fan_out(1)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: r, from: in0, to: out0, groups: 239.1.1.1, host_frames: true, local: drop}",
             "{name: over, from: in0, to: out0, groups: 239.1.1.2, host_frames: true, local: drop, limit: 10pps}",

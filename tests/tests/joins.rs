@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Netns, Reported, Said, Topology, UdpFrame,
-    on_every_datapath, socket,
+    on_every_datapath_and_xdp, socket,
 };
 use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(20);
 
-on_every_datapath!(
+on_every_datapath_and_xdp!(
     groups_are_joined_and_left,
     sources_are_joined,
     groups_are_joined_on_a_link_that_was_away,
     groups_are_joined_again_after_a_small_mtu,
-    nothing_is_joined_against_the_users_will,
+    nothing_is_joined_against_the_users_will
 );
 
 fn wait(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
@@ -74,7 +74,7 @@ fn groups_are_joined_and_left(datapath: Datapath) -> Result<()> {
     let before = (relay.received_macs("in0")?, relay.received_macs("out0")?);
     let capture = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
     let rule = format!("{{name: r, from: in0, to: out0, groups: [{texts}]}}");
-    let mcr = Mcr::relaying(datapath, relay, &[&rule])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[&rule])?;
     wait_said(&capture, Said::TO_EXCLUDE, &groups)?;
     for group in &groups {
         ensure!(relay.receives("in0", *group)?, "{group}");
@@ -123,7 +123,7 @@ fn sources_are_joined(datapath: Datapath) -> Result<()> {
             list(sources)
         )
     });
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[&rules[0], &rules[1]])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[&rules[0], &rules[1]])?;
     let groups = ["232.1.1.1".parse()?, "ff3e::1".parse()?];
     wait_said(&capture, Said::ALLOW, &groups.into())?;
     mcr.finish()?;
@@ -147,7 +147,7 @@ fn groups_are_joined_on_a_link_that_was_away(datapath: Datapath) -> Result<()> {
     let elsewhere = Netns::new("elsewhere")?;
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &[
             "{name: r, from: in0, to: out0, groups: 232.1.1.1, sources: [10.77.0.2, 10.77.0.3]}",
             r#"{name: r6, from: in0, to: out0, groups: "ff3e::1"}"#,
@@ -246,7 +246,7 @@ fn groups_are_joined_again_after_a_small_mtu(datapath: Datapath) -> Result<()> {
     let relay = &topology.relay;
     let group: IpAddr = "ff05::20".parse()?;
     let rule = format!("{{name: r, from: in0, to: out0, groups: \"{group}\"}}");
-    let mcr = Mcr::relaying(datapath, relay, &[&rule])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[&rule])?;
     ensure!(relay.receives("in0", group)?);
     relay.ip("link set in0 mtu 1000")?;
     wait("left", || Ok(!relay.receives("in0", group)?))?;
@@ -265,7 +265,7 @@ fn nothing_is_joined_against_the_users_will(datapath: Datapath) -> Result<()> {
     let at_sender = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &[r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"], join: false}"#],
     )?;
     let during = relay.received_macs("in0")?;

@@ -31,7 +31,7 @@ on_every_datapath!(
     two_ingress_links_together,
     only_what_the_relay_alone_contributes,
     two_limits_are_kept_apart,
-    a_limit_can_be_changed,
+    a_limit_can_be_changed
 );
 
 /// A frame of this many bytes.
@@ -138,7 +138,7 @@ fn most(rate: u64, time: Duration) -> u64 {
 fn check_rate(datapath: Datapath, limit: &str, rate: u64, length: usize) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let relay = format!("{{name: r, from: in0, to: out0, groups: 239.1.1.1, limit: {limit}}}");
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[&relay])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[&relay])?;
     let mut wire = Wire::on(&topology, &["eth0"])?;
     let frame = frame(length, GROUP)?;
     let burst = usize::try_from(rate / 10)?;
@@ -190,7 +190,7 @@ fn two_ingress_links_together(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(2)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &["{name: r, from: [in0, out1], to: out0, groups: 239.1.1.1, limit: 1kpps}"],
     )?;
     let mut wire = Wire::on(&topology, &["eth0"])?;
@@ -214,7 +214,7 @@ fn only_what_the_relay_alone_contributes(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(3)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: limited, from: in0, to: [out0, out1], groups: 239.1.0.0/16, limit: 100pps}",
             "{name: free, from: in0, to: [out1, out2], groups: 239.1.1.1}",
@@ -263,7 +263,7 @@ fn two_limits_are_kept_apart(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(2)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: slow, from: in0, to: out0, groups: 239.1.1.1, limit: 100pps}",
             "{name: fast, from: in0, to: out1, groups: 239.1.1.0/24, limit: 1kpps}",
@@ -296,7 +296,7 @@ fn two_limits_are_kept_apart(datapath: Datapath) -> Result<()> {
 fn a_limit_can_be_changed(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let relay = |limit: &str| format!("{{name: r, from: in0, to: out0, groups: 239.1.1.1{limit}}}");
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[&relay(", limit: 100pps")])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[&relay(", limit: 100pps")])?;
     let mut wire = Wire::on(&topology, &["eth0"])?;
     let frame = frame(100, GROUP)?;
     wire.burst(&[0], 10, &frame)?;

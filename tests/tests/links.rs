@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Held, Inject, Mcr, Netns, Stats, Topology, UdpFrame,
-    on_every_datapath, socket,
+    on_every_datapath, on_every_datapath_and_xdp, socket,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -24,6 +24,10 @@ const WAIT: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(50);
 
 on_every_datapath!(
+    a_down_egress_is_counted,
+    what_goes_to_a_link_without_carrier_is_counted
+);
+on_every_datapath_and_xdp!(
     a_missing_link_is_waited_for,
     a_missing_ingress_is_waited_for,
     a_link_made_again_works_again,
@@ -33,11 +37,9 @@ on_every_datapath!(
     a_moved_ingress_leaks_nothing_elsewhere,
     a_moved_egress_gets_nothing_elsewhere,
     copies_too_big_are_counted,
-    a_down_egress_is_counted,
     a_link_without_ethernet_is_refused,
     a_port_beside_its_master_is_refused,
-    what_goes_to_a_link_without_carrier_is_counted,
-    alternative_names_name_links,
+    alternative_names_name_links
 );
 
 fn frame(text: &str) -> Result<Vec<u8>> {
@@ -77,7 +79,7 @@ fn a_missing_link_is_waited_for(datapath: Datapath) -> Result<()> {
     let (relay, receiver) = (&topology.relay, &topology.receiver);
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &[
             "{name: r, from: in0, to: [out0, late], groups: 239.1.1.1}",
             "{name: none, from: nowhere, to: late, groups: 239.1.1.1}",
@@ -100,7 +102,7 @@ fn a_missing_ingress_is_waited_for(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &["{name: r, from: [late, in0], to: out0, groups: 239.1.1.1}"],
     )?;
     let present = Capture::on(&topology.receiver, "eth0")?;
@@ -119,7 +121,7 @@ fn a_link_made_again_works_again(datapath: Datapath) -> Result<()> {
     let (relay, receiver) = (&topology.relay, &topology.receiver);
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1}"],
     )?;
     let steady = Capture::on(receiver, "eth1")?;
@@ -153,7 +155,7 @@ fn a_link_replaced_while_nobody_looked_works_again(datapath: Datapath) -> Result
     let (relay, receiver) = (&topology.relay, &topology.receiver);
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1}"],
     )?;
     let steady = Capture::on(receiver, "eth1")?;
@@ -196,7 +198,7 @@ fn more_events_than_a_socket_holds_are_no_end(datapath: Datapath) -> Result<()> 
     let (relay, receiver) = (&topology.relay, &topology.receiver);
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: [out0, ghost], groups: 239.1.1.1}"],
     )?;
     mcr.signal(Signal::SIGSTOP)?;
@@ -229,7 +231,7 @@ fn a_renamed_link_is_not_used_until_it_is_back(datapath: Datapath) -> Result<()>
     let relay = &topology.relay;
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1}"],
     )?;
     let captures = [
@@ -278,14 +280,15 @@ fn a_moved_ingress_leaks_nothing_elsewhere(datapath: Datapath) -> Result<()> {
     ensure!(stranger.link("trap")?.index == index);
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: out0, groups: 239.1.1.1}"],
     )?;
     let home = Capture::on(&topology.receiver, "eth0")?;
     let mut inject = sender(&topology)?;
     inject.send(&frame("at home")?)?;
     home.wait_for(1, WAIT, says("at home"))?;
-    let attached = usize::from(datapath.plain()? == Datapath::Tcx);
+    let attached =
+        usize::from(datapath.plain()? == Datapath::Tcx) + usize::from(datapath == Datapath::Xdp);
     ensure!(
         Held::by(&mcr)?.attachments() == attached,
         "{:?}",
@@ -322,7 +325,7 @@ fn a_moved_egress_gets_nothing_elsewhere(datapath: Datapath) -> Result<()> {
     let (relay, stranger) = (&topology.relay, Netns::new("stranger")?);
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1}"],
     )?;
     let steady = Capture::on(&topology.receiver, "eth1")?;
@@ -354,7 +357,7 @@ fn copies_too_big_are_counted(datapath: Datapath) -> Result<()> {
     let relay = &topology.relay;
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1}"],
     )?;
     let captures = [
@@ -397,7 +400,7 @@ fn a_down_egress_is_counted(datapath: Datapath) -> Result<()> {
     let relay = &topology.relay;
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1}"],
     )?;
     let steady = Capture::on(&topology.receiver, "eth1")?;
@@ -428,7 +431,7 @@ fn a_link_without_ethernet_is_refused(datapath: Datapath) -> Result<()> {
     topology.relay.ip("link set tun0 up")?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: r, from: [in0, tun0], to: [out0, tun0], groups: 239.1.1.1}",
             "{name: l, from: lo, to: out0, groups: 239.1.1.2}",
@@ -451,7 +454,7 @@ fn a_port_beside_its_master_is_refused(datapath: Datapath) -> Result<()> {
     let topology = Topology::dual_bridge()?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: both, from: br0, to: [rcv, br1], groups: 239.1.1.2}",
             "{name: good, from: br0, to: br1, groups: 239.1.1.1}",
@@ -481,7 +484,7 @@ fn alternative_names_name_links(datapath: Datapath) -> Result<()> {
     relay.ip("link property add dev in0 altname uplink-of-the-studio-on-the-first-floor")?;
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: uplink-of-the-studio-on-the-first-floor, to: room, groups: 239.1.1.1}"],
     )?;
     mcr.wait_stderr(WAIT, |line| line.contains("waits for room"))?;
@@ -502,7 +505,7 @@ fn what_goes_to_a_link_without_carrier_is_counted(datapath: Datapath) -> Result<
         let topology = Topology::fan_out(2)?;
         let rule =
             format!("{{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1, local: {local}}}");
-        let mcr = Mcr::relaying(datapath, &topology.relay, &[&rule])?;
+        let mcr = Mcr::relaying(datapath, &topology, &[&rule])?;
         // The last of the egresses, which would get the frame itself.
         topology.receiver.ip("link set eth1 down")?;
         let down = |link: &Value| link["name"] == "out1" && link["state"] == "down";

@@ -26,7 +26,7 @@ use mcr::{
 };
 use mcr_tests::{
     Capture, Captured, Datapath, Foreign, Held, Inject, Mcr, Member, Process, Receiver, Sender,
-    Topology, UdpFrame, on_every_datapath, rules, socket,
+    Topology, UdpFrame, on_every_datapath, on_every_datapath_and_xdp, rules, socket,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -36,12 +36,12 @@ use nix::unistd::mkfifo;
 const WAIT: Duration = Duration::from_secs(20);
 const RELAY: &str = r#"{name: r, from: in0, to: out0, groups: [239.1.1.1, "ff3e::1"]}"#;
 
-on_every_datapath!(
+on_every_datapath!(two_instances_do_not_disturb_each_other);
+on_every_datapath_and_xdp!(
     signals_end_it_and_nothing_stays,
     the_next_start_after_a_kill_works,
-    two_instances_do_not_disturb_each_other,
     a_reload_loses_nothing,
-    a_wrong_file_changes_nothing,
+    a_wrong_file_changes_nothing
 );
 
 fn frame(group: &str, text: &str) -> Result<Vec<u8>> {
@@ -98,7 +98,7 @@ fn signals_end_it_and_nothing_stays(datapath: Datapath) -> Result<()> {
     let before = traces(&topology)?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     for (signal, text) in [(Signal::SIGTERM, "term"), (Signal::SIGINT, "int")] {
-        let mut mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+        let mut mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
         must_relay(&topology, &capture, text)?;
         let during = traces(&topology)?;
         ensure!(
@@ -130,7 +130,7 @@ fn killed_it_leaves_nothing(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let before = traces(&topology)?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
-    let mut mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let mut mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     must_relay(&topology, &capture, "alive")?;
     let held = Held::by(&mcr)?;
     mcr.signal(Signal::SIGKILL)?;
@@ -147,7 +147,7 @@ fn killed_it_leaves_nothing(datapath: Datapath) -> Result<()> {
 fn killed_on_clsact_relaying_ends_within_two_seconds() -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
-    let mut mcr = Mcr::relaying(Datapath::Clsact, &topology.relay, &[RELAY])?;
+    let mut mcr = Mcr::relaying(Datapath::Clsact, &topology, &[RELAY])?;
     must_relay(&topology, &capture, "alive")?;
     mcr.signal(Signal::SIGKILL)?;
     mcr.wait(WAIT)?;
@@ -175,7 +175,7 @@ fn killed_on_clsact_what_the_host_was_not_to_see_it_sees_again() -> Result<()> {
     let topology = Topology::fan_out(1)?;
     // The relay can send nowhere, and keeps its frames from the host all the same.
     let relay = "{name: r, from: in0, to: nowhere, groups: 239.1.1.1, local: drop, join: false}";
-    let mut mcr = Mcr::relaying(Datapath::Clsact, &topology.relay, &[relay])?;
+    let mut mcr = Mcr::relaying(Datapath::Clsact, &topology, &[relay])?;
     let group = socket("239.1.1.1:5000")?;
     let member = Member::join(&topology.relay, "in0", group)?;
     let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
@@ -240,13 +240,13 @@ fn the_next_start_after_a_kill_works(datapath: Datapath) -> Result<()> {
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let mut left = Vec::new();
     for text in ["first", "second"] {
-        let mut mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+        let mut mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
         must_relay(&topology, &capture, text)?;
         left.push(Held::by(&mcr)?);
         mcr.signal(Signal::SIGKILL)?;
         mcr.wait(WAIT)?;
     }
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     for held in &left {
         held.wait_gone(WAIT)?;
     }
@@ -270,7 +270,7 @@ fn two_instances_do_not_disturb_each_other(datapath: Datapath) -> Result<()> {
     let start = |name: &str, group: &str| {
         let relay = format!("{{name: {name}, from: in0, to: out0, groups: {group}}}");
         let instance = ["--instance", name];
-        Mcr::relaying_with(datapath, &topology.relay, &rules(&[&relay]), &instance)
+        Mcr::relaying_with(datapath, &topology, &rules(&[&relay]), &instance)
     };
     let one = start("one", "[239.1.1.1, 239.1.1.3]")?;
     let two = start("two", "[239.1.1.2, 239.1.1.3]")?;
@@ -298,7 +298,7 @@ fn two_instances_do_not_disturb_each_other(datapath: Datapath) -> Result<()> {
 fn a_reload_loses_nothing(datapath: Datapath) -> Result<()> {
     const COUNT: u64 = 2000;
     let topology = Topology::fan_out(2)?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let group = "239.1.1.1:5000";
     let count = COUNT.to_string();
     let receiver = Receiver::start(
@@ -354,7 +354,7 @@ fn a_reload_loses_nothing(datapath: Datapath) -> Result<()> {
 
 fn a_wrong_file_changes_nothing(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let other = r"{name: r, from: in0, to: out0, groups: 10.1.1.1}";
     let mut told = 0;
@@ -456,7 +456,7 @@ fn a_strangers_filter_with_our_numbers_stays() -> Result<()> {
     let show = |link: &str| relay.tc(&format!("filter show dev {link} egress"));
     let before = links.map(show).into_iter().collect::<Result<Vec<_>>>()?;
     let rule = "{name: r, from: in0, to: out0, groups: 239.1.1.1}";
-    let mcr = Mcr::relaying(Datapath::Clsact, relay, &[rule])?;
+    let mcr = Mcr::relaying(Datapath::Clsact, &topology, &[rule])?;
     let during = links.map(show).into_iter().collect::<Result<Vec<_>>>()?;
     ensure!(before == during, "{before:?} before, {during:?} with mcr");
     mcr.finish()?;

@@ -12,16 +12,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Member, Stats, Topology, UdpFrame, on_both_hooks,
-    on_every_datapath, socket, udp_sender,
+    on_every_datapath, on_every_datapath_and_xdp, socket, udp_sender,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
 const FRAMES: usize = 50;
 
-on_every_datapath!(
-    the_host_keeps_receiving,
-    what_the_host_sends_is_none_of_our_business
-);
+on_every_datapath!(the_host_keeps_receiving);
+on_every_datapath_and_xdp!(what_the_host_sends_is_none_of_our_business);
 on_both_hooks!(
     the_host_does_not_receive_what_is_dropped,
     dropped_here_means_also_where_no_egress_is,
@@ -33,7 +31,7 @@ fn the_host_keeps_receiving(datapath: Datapath) -> Result<()> {
     let topology = Topology::dual_bridge()?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[r#"{name: r, from: br0, to: br1, groups: [239.1.1.1, "ff3e::1"], ttl: 77, local: keep}"#],
     )?;
     for (source, group) in [
@@ -64,7 +62,7 @@ fn what_the_host_sends_is_none_of_our_business(datapath: Datapath) -> Result<()>
     let group = socket("239.1.1.1:5000")?;
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: out0, groups: 239.1.1.1}"],
     )?;
     let here = Member::join(relay, "in0", group)?;
@@ -95,7 +93,7 @@ fn the_host_does_not_receive_what_is_dropped(datapath: Datapath) -> Result<()> {
         let port = "{name: port, from: in0, to: out0, groups: 239.1.1.2, ports: 6000, local: drop}";
         // What one relay drops, another one's keep does not bring back.
         for relays in [&[relay][..], &[relay, keep, port]] {
-            let mcr = Mcr::relaying(datapath, &topology.relay, relays)?;
+            let mcr = Mcr::relaying(datapath, &topology, relays)?;
             let member = Member::join(&topology.relay, "in0", socket("239.1.1.1:5000")?)?;
             let other = Member::join(&topology.relay, "in0", socket("239.1.1.2:6000")?)?;
             let marker = Member::join(&topology.relay, "in0", socket("239.1.1.3:5000")?)?;
@@ -125,7 +123,7 @@ fn dropped_here_means_also_where_no_egress_is(datapath: Datapath) -> Result<()> 
     let topology = Topology::fan_out(1)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &["{name: r, from: in0, to: absent, groups: 239.1.1.1, local: drop}"],
     )?;
     let member = Member::join(&topology.relay, "in0", socket("239.1.1.1:5000")?)?;
@@ -146,7 +144,7 @@ fn a_frame_given_to_an_egress_that_is_down_is_counted(datapath: Datapath) -> Res
     let topology = Topology::fan_out(1)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &["{name: r, from: in0, to: out0, groups: 239.1.1.1, local: drop}"],
     )?;
     topology.relay.ip("link set out0 down")?;
@@ -179,7 +177,7 @@ fn others_on_the_hook_see_frames_as_they_came(datapath: Datapath) -> Result<()> 
     filter(40_000, "mirror dev out2 continue")?;
     let mcr = Mcr::relaying(
         datapath,
-        relay,
+        &topology,
         &["{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1, ttl: 77}"],
     )?;
     filter(50_000, "redirect dev out3")?;
@@ -221,7 +219,7 @@ fn the_qdisc_of_others_stays() -> Result<()> {
     relay.tc("qdisc add dev in0 clsact")?;
     let mcr = Mcr::relaying(
         Datapath::Clsact,
-        relay,
+        &topology,
         &["{name: r, between: [in0, out0, out1], groups: 239.1.1.1}"],
     )?;
     // On this link nobody had one, but somebody needs it now.

@@ -25,7 +25,7 @@ on_every_datapath!(
     one_relay_each_way_makes_no_storm,
     a_link_back_to_the_relay_makes_no_storm,
     a_reflected_frame_is_not_relayed_again,
-    a_sender_that_repeats_itself_loses_nothing,
+    a_sender_that_repeats_itself_loses_nothing
 );
 
 fn frame(text: &str) -> Result<Vec<u8>> {
@@ -171,7 +171,7 @@ fn a_reflected_frame_is_not_relayed_again(datapath: Datapath) -> Result<()> {
         let topology = Topology::fan_out(1)?;
         let relay =
             format!("{{name: r, between: [in0, out0], groups: 239.1.1.1, source_mac: {mode}}}");
-        let mcr = Mcr::relaying(datapath, &topology.relay, &[&relay])?;
+        let mcr = Mcr::relaying(datapath, &topology, &[&relay])?;
         let there = Capture::on(&topology.receiver, "eth0")?;
         let here = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
         Inject::on(&topology.sender, Topology::SENDER_LINK)?.send(&frame("reflected")?)?;
@@ -204,7 +204,7 @@ fn a_sender_that_repeats_itself_loses_nothing(datapath: Datapath) -> Result<()> 
             .ip("link set out0 address 02:00:00:00:01:00")?;
         let relay =
             format!("{{name: r, between: [in0, out0], groups: 239.1.1.1, source_mac: {mode}}}");
-        let mcr = Mcr::relaying(datapath, &topology.relay, &[&relay])?;
+        let mcr = Mcr::relaying(datapath, &topology, &[&relay])?;
         let there = Capture::on(&topology.receiver, "eth0")?;
         let mut sender = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
         let same = frame("the same")?;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Netns, Process, Topology, UdpFrame, binary,
-    on_every_datapath, rules, socket,
+    on_every_datapath, on_every_datapath_and_xdp, rules, socket,
 };
 use nix::sys::signal::Signal;
 
@@ -23,12 +23,11 @@ const WAIT: Duration = Duration::from_secs(20);
 
 on_every_datapath!(
     overlapping_relays_apply_together,
-    sixty_four_links_get_a_copy_each,
     a_frame_never_returns_to_its_ingress,
-    ten_thousand_groups,
     more_groups_than_fit_by_default,
-    limits_are_in_force,
+    limits_are_in_force
 );
+on_every_datapath_and_xdp!(sixty_four_links_get_a_copy_each, ten_thousand_groups);
 
 /// TTL and payload of the copies seen, and how often.
 fn copies(capture: &Capture) -> Result<BTreeMap<(String, u8), usize>> {
@@ -52,7 +51,7 @@ fn overlapping_relays_apply_together(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(4)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             r#"{name: group, from: in0, to: [out0, out1], groups: [239.1.1.1, "ff3e::1"]}"#,
             r"{name: source, from: in0, to: [out0, out2], groups: 239.1.1.1, sources: 10.77.0.2}",
@@ -142,7 +141,7 @@ fn sixty_four_links_get_a_copy_each(datapath: Datapath) -> Result<()> {
         "{{name: r, from: in0, to: [{}], groups: 239.1.1.1}}",
         list("out", 64)
     );
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[&relay])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[&relay])?;
     let captures = captures(&topology)?;
     let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
     let frame = UdpFrame::new(socket("10.77.0.2:40000")?, socket("239.1.1.1:5000")?);
@@ -204,7 +203,7 @@ fn a_frame_never_returns_to_its_ingress(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(2)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: all, between: [in0, out0, out1], groups: 239.1.1.1}",
             "{name: lists, from: [in0, out0], to: [in0, out0, out1], groups: 239.1.1.1, ports: 5000}",
@@ -252,7 +251,7 @@ fn ten_thousand_groups(datapath: Datapath) -> Result<()> {
     }
     let relays: Vec<_> = relays.iter().map(String::as_str).collect();
     let start = Instant::now();
-    let mcr = Mcr::relaying(datapath, &topology.relay, &relays)?;
+    let mcr = Mcr::relaying(datapath, &topology, &relays)?;
     eprintln!(
         "{}: ready with 10 000 groups after {:?}",
         datapath.name(),
@@ -293,7 +292,7 @@ fn more_groups_than_fit_by_default(datapath: Datapath) -> Result<()> {
             "{{name: r, from: in0, to: out0, join: false, groups: [{list}]}}"
         )])
     );
-    let mcr = Mcr::relaying_with(datapath, &topology.relay, &text, &[])?;
+    let mcr = Mcr::relaying_with(datapath, &topology, &text, &[])?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
     for group in [1, GROUPS / 2, GROUPS, GROUPS + 1].map(group) {
@@ -331,7 +330,7 @@ fn limits_are_in_force(datapath: Datapath) -> Result<()> {
         ensure!(code == Some(78) && said.contains(part), "{code:?}: {said}");
     }
 
-    let mcr = Mcr::relaying_with(datapath, &topology.relay, &limited(most, &[TWO]), &[])?;
+    let mcr = Mcr::relaying_with(datapath, &topology, &limited(most, &[TWO]), &[])?;
     mcr.rewrite(&limited("{routes: 3, links: 1}", &[TWO, THREE]))?;
     mcr.signal(Signal::SIGHUP)?;
     mcr.wait_stderr(WAIT, |line| {

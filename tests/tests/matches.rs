@@ -18,12 +18,13 @@ use anyhow::{Context as _, Result, ensure};
 use mcr_tests::fixtures::build::{self, Ipv4, Ipv6};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Labelled, Mcr, Topology, UdpFrame, VlanTag,
-    on_every_datapath, socket,
+    on_every_datapath, on_every_datapath_and_xdp, socket,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
 
-on_every_datapath!(
+on_every_datapath!(overlaps_are_unions);
+on_every_datapath_and_xdp!(
     group_prefixes,
     source_prefixes,
     port_ranges_and_lists,
@@ -31,8 +32,7 @@ on_every_datapath!(
     control_traffic_of_ipv6,
     vlans,
     a_stream_of_tagged_frames,
-    overlaps_are_unions,
-    what_a_bridge_passes_up,
+    what_a_bridge_passes_up
 );
 
 const SOURCE: &str = "10.77.0.2:40000";
@@ -42,7 +42,7 @@ const SOURCE_V6: &str = "[fd77::2]:40000";
 fn start(datapath: Datapath, topology: &Topology, relays: &[&str]) -> Result<Mcr> {
     let end = Labelled::relay(topology);
     let all = [relays, &[&end]].concat();
-    Mcr::relaying(datapath, &topology.relay, &all)
+    Mcr::relaying(datapath, topology, &all)
 }
 
 fn group_prefixes(datapath: Datapath) -> Result<()> {
@@ -357,7 +357,7 @@ fn a_stream_of_tagged_frames(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &["{name: r, from: in0, to: out0, groups: 239.1.1.1, ports: 5000-5009, vlan: 20}"],
     )?;
     let capture = Capture::on(&topology.receiver, "eth0")?;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Inject, Mcr, Netns, Topology, UdpFrame, needs, on_every_datapath,
-    socket,
+    Capture, Captured, Datapath, Inject, Mcr, Netns, Topology, UdpFrame, needs,
+    on_every_datapath_and_xdp, socket,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -19,11 +19,11 @@ const WAIT: Duration = Duration::from_secs(20);
 const FRAMES: u64 = 500;
 const RELAY: &str = r"{name: r, from: in0, to: [out0, out1], groups: 239.1.1.1}";
 
-on_every_datapath!(
+on_every_datapath_and_xdp!(
     what_the_sender_loses_was_never_there,
     what_an_egress_loses_was_sent,
     what_a_full_queue_refuses_is_told,
-    delay_loses_nothing_and_holds_up_nobody,
+    delay_loses_nothing_and_holds_up_nobody
 );
 
 /// Frames that netem at this link has dropped.
@@ -79,7 +79,7 @@ fn captures(topology: &Topology) -> Result<[Capture; 2]> {
 fn what_the_sender_loses_was_never_there(datapath: Datapath) -> Result<()> {
     needs!(Netem);
     let topology = quiet()?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let captures = captures(&topology)?;
     topology
         .sender
@@ -108,7 +108,7 @@ fn what_the_sender_loses_was_never_there(datapath: Datapath) -> Result<()> {
 fn what_an_egress_loses_was_sent(datapath: Datapath) -> Result<()> {
     needs!(Netem);
     let topology = quiet()?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let captures = captures(&topology)?;
     topology
         .relay
@@ -134,7 +134,7 @@ fn what_a_full_queue_refuses_is_told(datapath: Datapath) -> Result<()> {
     const ROOM: u64 = 10;
     needs!(Netem);
     let topology = quiet()?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let captures = captures(&topology)?;
     // Nothing leaves it until all have been refused.
     topology.relay.tc(&format!(
@@ -173,7 +173,7 @@ fn delay_loses_nothing_and_holds_up_nobody(datapath: Datapath) -> Result<()> {
     const DELAY: Duration = Duration::from_secs(1);
     needs!(Netem);
     let topology = quiet()?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let captures = captures(&topology)?;
     let delay = "root netem delay 1s limit 100000";
     for (netns, link) in [

@@ -12,17 +12,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Extension, Inject, Mcr, Topology, UdpFrame, VlanTag, group_mac,
-    on_every_datapath, socket,
+    on_every_datapath, on_every_datapath_and_xdp, socket,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
 
-on_every_datapath!(
+on_every_datapath!(tags_neither_pass_nor_leak_through_bridges);
+on_every_datapath_and_xdp!(
     unwanted_frames_are_refused_for_their_reason,
     nothing_goes_the_other_way,
     nothing_is_refused_that_is_not_of_interest,
-    multicast_in_a_frame_to_this_host_is_taken,
-    tags_neither_pass_nor_leak_through_bridges,
+    multicast_in_a_frame_to_this_host_is_taken
 );
 
 /// One group from one source to one port, one from anybody to any port, and both for IPv6.
@@ -161,7 +161,7 @@ fn arrived(topology: &Topology, capture: &Capture, egress: &str) -> Result<Vec<C
 
 fn unwanted_frames_are_refused_for_their_reason(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(3)?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &RELAYS)?;
+    let mcr = Mcr::relaying(datapath, &topology, &RELAYS)?;
     let captures = topology
         .receiver_links
         .iter()
@@ -214,7 +214,7 @@ fn unwanted_frames_are_refused_for_their_reason(datapath: Datapath) -> Result<()
 
 fn nothing_goes_the_other_way(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(2)?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &RELAYS)?;
+    let mcr = Mcr::relaying(datapath, &topology, &RELAYS)?;
     let sender = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
     let other = Capture::on(&topology.receiver, "eth1")?;
     let wanted = v4("239.1.1.1:5000")?.build()?;
@@ -242,7 +242,7 @@ fn nothing_goes_the_other_way(datapath: Datapath) -> Result<()> {
 /// Frames to other stations, and unicast to this one, are not even counted.
 fn nothing_is_refused_that_is_not_of_interest(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(2)?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &RELAYS)?;
+    let mcr = Mcr::relaying(datapath, &topology, &RELAYS)?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let host = topology.relay.link("in0")?.mac;
     let frames = [
@@ -269,7 +269,7 @@ fn nothing_is_refused_that_is_not_of_interest(datapath: Datapath) -> Result<()> 
 
 fn multicast_in_a_frame_to_this_host_is_taken(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(2)?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &RELAYS)?;
+    let mcr = Mcr::relaying(datapath, &topology, &RELAYS)?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let host = topology.relay.link("in0")?.mac;
     let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
@@ -294,7 +294,7 @@ fn tags_neither_pass_nor_leak_through_bridges(datapath: Datapath) -> Result<()> 
     let topology = Topology::dual_bridge()?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &["{name: r, from: br0, to: br1, groups: 239.1.1.1}"],
     )?;
     let capture = Capture::on(&topology.receiver, "eth0")?;

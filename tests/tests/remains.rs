@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mcr_tests::{Datapath, Held, Mcr, Netns, Topology, on_every_datapath, tell};
+use mcr_tests::{Datapath, Held, Mcr, Netns, Topology, on_every_datapath_and_xdp, tell};
 use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_secs(20);
 const RELAY: &str = "{name: r, from: in0, to: out0, groups: 239.1.1.1, host_frames: true}";
 
-on_every_datapath!(after_sigkill);
+on_every_datapath_and_xdp!(after_sigkill);
 
 /// What tools show of programs on the ingress link and of these programs, without what every link has.
 fn shown(relay: &Netns, held: Option<&Held>) -> Result<String> {
@@ -60,10 +60,14 @@ fn after_sigkill(datapath: Datapath) -> Result<()> {
     let relay = &topology.relay;
     let before = shown(relay, None)?;
     ensure!(before.is_empty(), "there is something already:\n{before}");
-    let mut mcr = Mcr::relaying(datapath, relay, &[RELAY])?;
+    let mut mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let held = Held::by(&mcr)?;
     let during = shown(relay, Some(&held))?;
     let visible = during.contains("mcr_tc");
+    let by = match datapath {
+        Datapath::Xdp => "datapath xdp",
+        other => other.name(),
+    };
     let datapath = datapath.plain()?;
     ensure!(visible == (datapath != Datapath::AfPacket), "{during}");
     mcr.signal(Signal::SIGKILL)?;
@@ -74,7 +78,7 @@ fn after_sigkill(datapath: Datapath) -> Result<()> {
             after.contains("mcr_tc") && after.contains("mcr_tc_out"),
             "{after}"
         );
-        tell(&format!("after SIGKILL, {}:\n{after}", datapath.name()))?;
+        tell(&format!("after SIGKILL, {by}:\n{after}"))?;
         Mcr::relaying(datapath, relay, &[RELAY])?.finish()?;
     }
     held.wait_gone(WAIT)?;
@@ -84,5 +88,5 @@ fn after_sigkill(datapath: Datapath) -> Result<()> {
         Datapath::Clsact => "after the next start and its end",
         _ => "after SIGKILL",
     };
-    tell(&format!("{end}, {}: nothing", datapath.name()))
+    tell(&format!("{end}, {by}: nothing"))
 }

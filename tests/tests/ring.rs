@@ -30,7 +30,7 @@ fn frame(group: &str, number: u32, length: usize) -> Result<Vec<u8>> {
 fn what_the_ring_has_no_room_for_is_counted() -> Result<()> {
     const FRAMES: u32 = 20_000;
     let topology = Topology::fan_out(1)?;
-    let mcr = Mcr::relaying(Datapath::AfPacket, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(Datapath::AfPacket, &topology, &[RELAY])?;
     let mut sender = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
     mcr.signal(Signal::SIGSTOP)?;
     wait_stopped(mcr.id())?;
@@ -62,7 +62,7 @@ fn frames_larger_than_a_slot_are_relayed_whole_and_in_order() -> Result<()> {
     ] {
         netns.ip(&format!("link set {link} mtu 9000"))?;
     }
-    let mcr = Mcr::relaying(Datapath::AfPacket, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(Datapath::AfPacket, &topology, &[RELAY])?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let mut sender = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
     // Below, at and above what a slot holds, and jumbo frames, with small ones between them.
@@ -88,7 +88,7 @@ fn frames_larger_than_a_slot_are_relayed_whole_and_in_order() -> Result<()> {
 #[test]
 fn what_is_addressed_to_one_station_wakes_nobody() -> Result<()> {
     let topology = Topology::fan_out(1)?;
-    let mcr = Mcr::relaying(Datapath::AfPacket, &topology.relay, &[RELAY])?;
+    let mcr = Mcr::relaying(Datapath::AfPacket, &topology, &[RELAY])?;
     let mut sender = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
     let mut unicast = frame("239.1.1.1", 0, 60)?;
     // Of another station, and then of the relay's own link, with a unicast packet in it.

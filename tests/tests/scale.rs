@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Labelled, Mcr, Topology, UdpFrame, large,
-    on_every_datapath, rules, socket,
+    on_every_datapath_and_xdp, rules, socket,
 };
 use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_mins(1);
 
-on_every_datapath!(a_hundred_thousand_groups_and_a_thousand_ranges);
+on_every_datapath_and_xdp!(a_hundred_thousand_groups_and_a_thousand_ranges);
 
 const BETWEEN: &str = "239.16.200.125:5000";
 
@@ -30,7 +30,7 @@ fn a_hundred_thousand_groups_and_a_thousand_ranges(datapath: Datapath) -> Result
         rules(&relays)
     };
     let start = Instant::now();
-    let mcr = Mcr::relaying_with(datapath, &topology.relay, &text(&relays), &[])?;
+    let mcr = Mcr::relaying_with(datapath, &topology, &text(&relays), &[])?;
     eprintln!("{}: ready after {:?}", datapath.name(), start.elapsed());
     let near = "10.1.0.1:40000";
     let far = "10.77.0.2:40000";

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Inject, Mcr, Topology, UdpFrame, on_every_datapath, rules, socket,
+    Capture, Captured, Datapath, Inject, Mcr, Topology, UdpFrame, on_every_datapath,
+    on_every_datapath_and_xdp, rules, socket,
 };
 use serde_json::{Value, json};
 
@@ -20,9 +21,9 @@ const REFUSED: usize = 7;
 
 on_every_datapath!(
     links_and_relays_are_shown_as_they_are,
-    counters_are_what_receivers_got,
-    what_a_limit_takes_away_is_counted,
+    what_a_limit_takes_away_is_counted
 );
+on_every_datapath_and_xdp!(counters_are_what_receivers_got);
 
 fn frame(group: &str) -> Result<Vec<u8>> {
     let group = socket(&format!("{group}:5000"))?;
@@ -169,7 +170,7 @@ fn counters_are_what_receivers_got(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(2)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: both, from: in0, to: [out0, out1], groups: 239.1.1.1}",
             "{name: one, from: in0, to: out0, groups: 239.1.1.2}",
@@ -229,7 +230,7 @@ fn what_a_limit_takes_away_is_counted(datapath: Datapath) -> Result<()> {
     const FREE: &str = "{name: free, from: in0, to: out0, groups: 239.1.1.1}";
     const SLOW: &str = "{name: slow, from: in0, to: out1, groups: 239.1.1.1, limit: 1pps}";
     let topology = Topology::fan_out(2)?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &[FREE, SLOW])?;
+    let mcr = Mcr::relaying(datapath, &topology, &[FREE, SLOW])?;
     let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
     for _ in 0..COPIED {
         inject.send(&frame("239.1.1.1")?)?;

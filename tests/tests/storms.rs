@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_secs(20);
 
 on_every_datapath!(
     a_mirror_beside_the_relay_is_told_of,
-    what_a_mirror_doubles_makes_no_storm,
+    what_a_mirror_doubles_makes_no_storm
 );
 
 fn frame(number: u32) -> Result<Vec<u8>> {

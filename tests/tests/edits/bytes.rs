@@ -15,7 +15,7 @@ use crate::{
 
 on_every_datapath!(
     copies_have_their_edits_and_the_frame_stays,
-    each_copy_starts_from_the_frame,
+    each_copy_starts_from_the_frame
 );
 on_both_hooks!(each_copy_starts_from_a_frame_that_is_given_away);
 
@@ -149,7 +149,7 @@ fn copies_have_their_edits_and_the_frame_stays(datapath: Datapath) -> Result<()>
         .collect();
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
     relay.tc("qdisc add dev in0 clsact")?;
-    let mcr = Mcr::relaying(datapath, relay, &rules)?;
+    let mcr = Mcr::relaying(datapath, &topology, &rules)?;
     relay.tc(
         "filter add dev in0 ingress pref 50000 protocol all u32 match u32 0 0 \
          action mirred egress mirror dev out1",
@@ -267,7 +267,7 @@ fn check_mixed(datapath: Datapath, local: &str) -> Result<()> {
     for relay in relays.iter().zip(0_u8..) {
         let (relay, number) = relay;
         // Alone, so that the egresses are numbered in its order.
-        let mcr = Mcr::relaying(datapath, &topology.relay, &[relay])?;
+        let mcr = Mcr::relaying(datapath, &topology, &[relay])?;
         let captures = topology
             .receiver_links
             .iter()

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Mcr, Member, Netns, Topology, VlanTag, on_every_datapath, skipped,
-    socket, udp_sender,
+    Capture, Captured, Datapath, Mcr, Member, Netns, Topology, VlanTag, on_every_datapath,
+    on_every_datapath_and_xdp, skipped, socket, udp_sender,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -17,9 +17,9 @@ use crate::{SOURCE_V6, TTL, WAIT, looks::sum};
 on_every_datapath!(
     sockets_receive_what_was_edited,
     a_vlan_leads_from_host_to_host,
-    a_station_receives_what_is_sent_to_it,
-    groups_are_mapped_prefix_to_prefix,
+    a_station_receives_what_is_sent_to_it
 );
+on_every_datapath_and_xdp!(groups_are_mapped_prefix_to_prefix);
 
 const BOTH: [(&str, &str); 2] = [
     (Topology::SENDER, "239.1.1.1:5000"),
@@ -54,7 +54,7 @@ fn sockets_receive_what_was_edited(datapath: Datapath) -> Result<()> {
         return Ok(());
     }
     let topology = Topology::fan_out(2)?;
-    let mcr = Mcr::relaying(datapath, &topology.relay, &STREAM_RULES)?;
+    let mcr = Mcr::relaying(datapath, &topology, &STREAM_RULES)?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let mut pending = 0;
     for (source, group, edited) in STREAMS {
@@ -142,7 +142,7 @@ fn a_vlan_leads_from_host_to_host(datapath: Datapath) -> Result<()> {
     // The second takes nothing that a first has relayed under its own address.
     let first = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: v4, from: in0, groups: 239.1.1.1, to: {link: out0, vlan: 20, source_mac: keep}}",
             "{name: v6, from: in0, groups: 'ff3e::1', to: {link: out0, vlan: 20, source_mac: keep}}",
@@ -199,7 +199,7 @@ fn a_station_receives_what_is_sent_to_it(datapath: Datapath) -> Result<()> {
     let receiver = &topology.receiver;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: v4, from: in0, groups: 239.1.1.1, to: [{link: out0, unicast: 10.77.1.2, \
              port: 6000}, {link: out1, unicast: 10.77.2.99}]}",
@@ -246,7 +246,7 @@ fn groups_are_mapped_prefix_to_prefix(datapath: Datapath) -> Result<()> {
     let topology = Topology::fan_out(1)?;
     let mcr = Mcr::relaying(
         datapath,
-        &topology.relay,
+        &topology,
         &[
             "{name: v4, from: in0, groups: 239.3.128.0/17, join: false, \
              to: {link: out0, group: 239.200.0.0/17}}",
