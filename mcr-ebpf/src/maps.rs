@@ -171,6 +171,15 @@ pub(crate) fn count_refused(link_stats: u32, reason: u32) {
     }
 }
 
+/// Counts a frame that XDP leaves to the TC program although it serves others of its slot.
+#[inline(always)]
+pub(crate) fn count_left(link_stats: u32) {
+    if let Some(stats) = LINK_STATS.get_ptr_mut(link_stats) {
+        // SAFETY: as in `egress`.
+        unsafe { (*stats).left += 1 };
+    }
+}
+
 /// Counts one more of this reason.
 #[inline(always)]
 pub(crate) fn add(counters: &mut [u64; Reason::COUNT], reason: u32) {

@@ -93,13 +93,17 @@ fn relay(buff: &Buff<'_>, unfinished: Unfinished) -> Option<u32> {
         slot,
         unfinished,
     };
-    if slot.xdp == Service::Redirect as u8 {
+    let served = if slot.xdp == Service::Redirect as u8 {
         job.redirect(buff)
     } else if slot.xdp == Service::None as u8 {
-        None
+        return None;
     } else {
         job.broadcast(buff)
+    };
+    if served.is_none() {
+        maps::count_left(link.stats);
     }
+    served
 }
 
 /// A frame of a slot that is to be served.

@@ -54,6 +54,12 @@ impl Stats {
         self.number(&format!("/ingress/{link}/expected"))
     }
 
+    /// Frames of an ingress link that XDP left to the TC program.
+    #[must_use]
+    pub fn left_to_tc(&self, link: &str) -> u64 {
+        self.number(&format!("/ingress/{link}/left_to_tc"))
+    }
+
     /// Frames of an ingress link that were not relayed for this reason.
     #[must_use]
     pub fn refused(&self, link: &str, reason: &str) -> u64 {

@@ -98,6 +98,9 @@ pub struct LinkStats {
     /// Frames of interest: to a group MAC address, or a multicast packet in a unicast frame
     /// addressed to this host.
     pub interest: u64,
+    /// Frames of slots that XDP serves, which it left to the TC program. That counts them as any
+    /// other, among all of the above and below.
+    pub left: u64,
     /// Frames not relayed, by [`Reason::index`].
     pub reasons: [u64; Reason::COUNT],
 }

@@ -41,7 +41,7 @@ One line containing `ready` on standard error says that every relay whose links 
 A link that is missing is waited for. SIGHUP reads the rule file again, SIGINT and SIGTERM end.
 
 With --stats one JSON object a line goes to standard output, and one at the end: relays (by name:
-frames, bytes, expected, limited), ingress (by link: interest, relayed, expected, reasons), egress (by link: copies,
+frames, bytes, expected, limited), ingress (by link: interest, relayed, expected, left_to_tc, reasons), egress (by link: copies,
 bytes, reasons). Of an ingress link, interest = relayed + the sum of reasons; over all links,
 expected = copies + the sum of the reasons of egress links.
 

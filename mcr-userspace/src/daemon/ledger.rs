@@ -54,6 +54,10 @@ pub struct Ingress {
     pub relayed: u64,
     /// Copies these frames should have made.
     pub expected: u64,
+    /// Frames that XDP could not serve, as others of their route, and left to the TC program. They are
+    /// among all of these.
+    #[serde(default)]
+    pub left_to_tc: u64,
     /// Frames not relayed, by the label of the reason.
     pub reasons: BTreeMap<Label, u64>,
 }
@@ -114,6 +118,7 @@ fn add(report: &mut Report, names: &BTreeMap<u32, String>, table: &Table, counte
     for (ifindex, stats) in &counters.links {
         let ingress = report.ingress.entry(name(names, *ifindex)).or_default();
         ingress.interest += stats.interest;
+        ingress.left_to_tc += stats.left;
         add_reasons(&mut ingress.reasons, &stats.reasons);
     }
     for (id, stats) in &counters.slots {

@@ -88,6 +88,9 @@ fn link_table(links: &[LinkView]) -> Table {
         why.extend(warnings.map(|warning| format!("warning: {warning}")));
         if let Some(ingress) = &link.ingress {
             why.extend(counted("not relayed", &ingress.reasons));
+            if ingress.left_to_tc > 0 {
+                why.push(format!("left to TC by XDP: {}", ingress.left_to_tc));
+            }
         }
         if let Some(egress) = &link.egress {
             why.extend(counted("not sent", &egress.reasons));
@@ -205,7 +208,14 @@ fn counter_tables(counters: &Report) -> [Table; 3] {
             Cell::number(relay.limited),
         ]);
     }
-    let head = ["INGRESS", "INTEREST", "RELAYED", "EXPECTED", "NOT RELAYED"];
+    let head = [
+        "INGRESS",
+        "INTEREST",
+        "RELAYED",
+        "EXPECTED",
+        "LEFT TO TC",
+        "NOT RELAYED",
+    ];
     let mut ingress = Table::new(&head, "no ingress links yet");
     for (name, link) in &counters.ingress {
         ingress.row([
@@ -213,6 +223,7 @@ fn counter_tables(counters: &Report) -> [Table; 3] {
             Cell::number(link.interest),
             Cell::number(link.relayed),
             Cell::number(link.expected),
+            Cell::number(link.left_to_tc),
             Cell::text(&listed(&link.reasons)),
         ]);
     }

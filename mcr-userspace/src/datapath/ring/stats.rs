@@ -25,9 +25,15 @@ pub(super) fn of(table: &Table, counted: Counters) -> Counters {
 
 /// Adds the counters of `part` to `sum`.
 pub(super) fn add(sum: &mut Counters, part: &Counters) {
-    for (id, LinkStats { interest, reasons }) in &part.links {
+    for (id, part) in &part.links {
+        let LinkStats {
+            interest,
+            left,
+            reasons,
+        } = part;
         let sum = sum.links.entry(*id).or_default();
         sum.interest += interest;
+        sum.left += left;
         each(&mut sum.reasons, reasons);
     }
     for (id, part) in &part.slots {

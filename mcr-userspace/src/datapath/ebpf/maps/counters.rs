@@ -55,6 +55,7 @@ pub(in super::super) trait Sum {
 impl Sum for LinkStats {
     fn add(&mut self, other: &Self) {
         self.interest += other.interest;
+        self.left += other.left;
         add_all(&mut self.reasons, &other.reasons);
     }
 }
