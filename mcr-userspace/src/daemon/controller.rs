@@ -62,6 +62,8 @@ pub struct Controller {
     wanted: BTreeSet<Join>,
     /// Joins that failed and why, so that each failure is reported once.
     failed: BTreeMap<Join, String>,
+    /// Why frames can't be sent to many links at once as long as mcr runs, or nothing.
+    never_fan: String,
     storms: Storms,
     /// When it was last looked for storms.
     looked: Instant,
@@ -74,6 +76,7 @@ impl Controller {
     #[must_use]
     pub fn new(world: World, datapath: Box<dyn Datapath>) -> Self {
         Self {
+            never_fan: world.no_fan.clone(),
             world,
             datapath,
             table: Arc::default(),
@@ -108,9 +111,10 @@ impl Controller {
                 None => self.world.links.remove(*index),
             };
         }
-        if self.world.no_fan.is_empty() && self.datapath.has_lost_fan(touched) {
+        if self.never_fan.is_empty() && self.datapath.has_lost_fan(touched) {
             let why = "the link of mcr's own is gone or down, by which frames went to many links";
-            tracing::warn!("{why} at once: they are copied one by one");
+            tracing::warn!("{why} at once: they are copied one by one until mcr starts again");
+            why.clone_into(&mut self.never_fan);
             why.clone_into(&mut self.world.no_fan);
             matters = true;
         }
@@ -142,9 +146,11 @@ impl Controller {
         let before = std::mem::replace(&mut self.world.relays, relays);
         // Whoever asks for a change has perhaps mended what was in the way.
         let refused = std::mem::take(&mut self.world.refused);
+        let refused_xdp = std::mem::take(&mut self.world.refused_xdp);
         self.settle().inspect_err(|_| {
             self.world.relays = before;
             self.world.refused = refused;
+            self.world.refused_xdp = refused_xdp;
         })?;
         tracing::info!("the rule file has been read again: {}", self.summary());
         Ok(())
@@ -180,10 +186,12 @@ impl Controller {
         self.again.due()
     }
 
-    /// Tries again what the system has refused.
+    /// Tries again what the system has refused, but for XDP: drivers may stop their card for it. That
+    /// is tried when the link changes, or the rules are read again.
     pub fn try_again(&mut self) {
         self.again.tried();
         self.world.refused.clear();
+        self.world.no_fan.clone_from(&self.never_fan);
         self.settle_or_log();
     }
 
@@ -198,11 +206,12 @@ impl Controller {
     }
 
     /// Makes the datapath and the memberships what the world asks for. A link that refuses to
-    /// be attached to is left out, so that it stops no other.
+    /// be attached to is left out, and so is a way to many links that can't be had, so that it stops no
+    /// other.
     ///
     /// # Errors
     ///
-    /// [`SettleError`], and then nothing has changed.
+    /// [`SettleError`], and then nothing has changed but what had to be left out.
     pub fn settle(&mut self) -> Result<(), SettleError> {
         let plan = loop {
             let mut plan = plan(&self.world, &self.table)?;
@@ -215,27 +224,41 @@ impl Controller {
                     if !error.stuck.is_empty() {
                         return Err(error.into());
                     }
-                    let reason = error.error.to_string();
-                    match (attaching(&error.op), is_new_fan(&error.op)) {
-                        (Some((ifindex, Hook::Xdp)), _) => {
-                            self.world.refused_xdp.insert(ifindex, reason);
-                        }
-                        (Some((ifindex, Hook::TrafficControl)), _) => {
-                            self.world.refused.insert(ifindex, reason);
-                        }
-                        (None, true) => self.world.no_fan = reason,
-                        (None, false) => return Err(error.into()),
+                    if !self.leave_out(&error) {
+                        return Err(error.into());
                     }
                 }
             }
         };
         self.follow(plan);
-        if self.world.refused.is_empty() {
+        let all_is_had = self.world.refused.is_empty()
+            && self.failed.is_empty()
+            && self.world.no_fan == self.never_fan;
+        if all_is_had {
             self.again.succeeded();
         } else {
             self.again.failed(Instant::now());
         }
         Ok(())
+    }
+
+    /// Has the next plan do without what was refused, if it can.
+    fn leave_out(&mut self, error: &ApplyError) -> bool {
+        let reason = error.error.to_string();
+        match &error.op {
+            Op::Xdp(change) if change.new.is_some() => {
+                self.world.refused_xdp.insert(change.key, reason);
+            }
+            Op::Link(change) if change.new.is_some() => {
+                self.world.refused.insert(change.key, reason);
+            }
+            Op::Fan(change) if change.new.is_some() => {
+                tracing::warn!("frames are copied one by one where many links get them: {reason}");
+                self.world.no_fan = reason;
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn apply(&mut self, table: &Table) -> Result<(), Box<ApplyError>> {
@@ -370,26 +393,6 @@ impl Controller {
             None => format!("link {ifindex}"),
         }
     }
-}
-
-/// Where a program is attached, or what stands in for it.
-enum Hook {
-    TrafficControl,
-    Xdp,
-}
-
-/// The link, and its hook, that an operation attaches to for the first time.
-fn attaching(op: &Op) -> Option<(u32, Hook)> {
-    match op {
-        Op::Link(change) if change.old.is_none() => Some((change.key, Hook::TrafficControl)),
-        Op::Xdp(change) if change.old.is_none() => Some((change.key, Hook::Xdp)),
-        _ => None,
-    }
-}
-
-/// Whether an operation makes a way to many links at once.
-fn is_new_fan(op: &Op) -> bool {
-    matches!(op, Op::Fan(change) if change.old.is_none())
 }
 
 /// Logs how a relay is, if there is something to say.

@@ -38,7 +38,7 @@ pub(super) fn load(object: &mut aya::Ebpf) -> Result<ProgramFd, LoadError> {
 }
 
 impl Attachments {
-    /// Attaches to a link or detaches from it.
+    /// Attaches to a link or detaches from it. Where it can't be run in another way, it is as before.
     pub(super) fn step(
         &mut self,
         object: &mut aya::Ebpf,
@@ -46,10 +46,16 @@ impl Attachments {
     ) -> Result<(), StepError> {
         // Even if the link has moved to another network namespace.
         self.0.remove(&change.key);
-        match change.new {
-            Some(mode) => self.attach(object, change.key, mode),
-            None => Ok(()),
-        }
+        let Some(mode) = change.new else {
+            return Ok(());
+        };
+        self.attach(object, change.key, mode).inspect_err(|_| {
+            if let Some(old) = change.old
+                && let Err(error) = self.attach(object, change.key, old)
+            {
+                tracing::error!("{error}");
+            }
+        })
     }
 
     /// Attaches to a link, unless somebody else has. The attachment ends with this process.
