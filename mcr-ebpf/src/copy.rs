@@ -127,8 +127,12 @@ extern "C" fn mcr_copy(ctx: *mut __sk_buff, target: u64) -> i32 {
     } else {
         rewrite.hop_limit
     };
+    let before = basis.current();
     if let Some(hop) = basis.turn(hop_limit) {
         edited = edited && skb.write_hop(&hop);
+    }
+    if !edited {
+        basis.stayed(before);
     }
     if edited && more {
         return EDIT | i32::from(rewrite.hop_limit);

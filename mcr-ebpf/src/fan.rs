@@ -44,18 +44,21 @@ const REST: u64 = 1_000_000_000;
 ///
 /// What goes over the link of ours arrives a moment later than what is copied at once. So that frames
 /// of one stream keep their order, those that could go there wait for a time after one that can't:
-/// one that is cut into datagrams only on its way out. What else can't is no part of a stream of
-/// those that can: tagged frames, what came around, and what is not IP.
+/// one that is cut into datagrams only on its way out, or one that its sender repeats. What else can't is
+/// no part of a stream of those that can: tagged frames, what is not IP, and what a card has added up,
+/// which it does for all of a stream: with another Ethernet header the sum would be wrong
+/// (`bpf_prog_run_generic_xdp` in `net/core/dev.c` does not know of sums).
 #[inline(always)]
 pub(crate) fn goes_to_all(skb: &Skb<'_>, packet: &Packet, found: &Found) -> bool {
     if found.fan == 0 {
         return false;
     }
-    if skb.segment_size().is_some() {
+    let marks = Marks::from_number(found.marks as u8);
+    if skb.segment_size().is_some() || marks != Marks::None {
         rest(found.set);
         return false;
     }
-    takes(skb, packet, Marks::from_number(found.marks as u8)) && !rests(found.set)
+    takes(skb, packet, marks) && !rests(found.set) && !skb.is_added_up()
 }
 
 /// Whether copies for a set are made one by one for now.

@@ -67,7 +67,10 @@ pub(crate) fn now() -> u64 {
 #[inline(always)]
 pub(crate) fn link(ifindex: u32) -> Option<Link> {
     if ifindex < NEAR_LINKS {
-        return NEAR.get(ifindex).filter(|link| link.present != 0).copied();
+        return NEAR
+            .get(ifindex)
+            .filter(|link| link.present != Link::ABSENT)
+            .copied();
     }
     // SAFETY: entries are replaced as a whole; what is read here is one of them or, while its
     // memory is used again for another link, that link's, for one frame.

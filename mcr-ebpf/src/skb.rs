@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::{
-        bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes,
+        bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes,
         bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
     programs::TcContext,
@@ -288,6 +288,13 @@ impl Skb<'_> {
     pub(crate) fn push_tag(&self, tag: Tag) -> bool {
         // SAFETY: as above.
         unsafe { bpf_skb_vlan_push(self.0.skb.skb, tag.tpid.to_be(), tag.tci) == 0 }
+    }
+
+    /// Whether a card has added up the frame from the IP header on (`CHECKSUM_COMPLETE`).
+    #[inline(always)]
+    pub(crate) fn is_added_up(&self) -> bool {
+        // SAFETY: the context is valid. The helper adds nothing, and says whether there is a sum.
+        unsafe { bpf_csum_update(self.0.skb.skb, 0) >= 0 }
     }
 
     /// Sends a copy out of the link with this interface index.

@@ -16,8 +16,8 @@ use mcr_common::{
     Basis, Frame as _, Packet, Reason, Tables as _,
     guard::Marks,
     table::{
-        EgressSet, MAX_EGRESSES, MAX_MEMBERS, MAX_SETS, MAX_SLOTS, Member, Service, SetStats, Slot,
-        XdpSet,
+        EgressSet, Link, MAX_EGRESSES, MAX_MEMBERS, MAX_SETS, MAX_SLOTS, Member, Service, SetStats,
+        Slot, XdpSet,
     },
 };
 
@@ -93,10 +93,12 @@ fn relay(buff: &Buff<'_>, unfinished: Unfinished) -> Option<u32> {
         slot,
         unfinished,
     };
-    let served = if slot.xdp == Service::Redirect as u8 {
-        job.redirect(buff)
-    } else if slot.xdp == Service::None as u8 {
+    let served = if slot.xdp == Service::None as u8 {
         return None;
+    } else if link.present == Link::LOCAL && finish::is_hidden(buff, unfinished) {
+        None
+    } else if slot.xdp == Service::Redirect as u8 {
+        job.redirect(buff)
     } else {
         job.broadcast(buff)
     };
@@ -206,15 +208,20 @@ impl Job {
     }
 }
 
-/// Edits a copy on its way out of a link, as the member of the set wants it that is behind it.
+/// Edits a copy on its way out of a link, as the member of the set wants it that is behind it. One
+/// without a note is edited already: for a moment, when rules change, the kernel may take it for one of
+/// others that it sends along with it.
 #[xdp(map = "devmap")]
 pub(crate) fn mcr_xdp_out(ctx: XdpContext) -> u32 {
-    send(&Buff(&ctx)).unwrap_or(xdp_action::XDP_DROP)
+    let buff = Buff(&ctx);
+    match buff.pop_note() {
+        Some(note) => send(&buff, note).unwrap_or(xdp_action::XDP_DROP),
+        None => xdp_action::XDP_PASS,
+    }
 }
 
 #[inline(always)]
-fn send(buff: &Buff<'_>) -> Option<u32> {
-    let note = buff.pop_note()?;
+fn send(buff: &Buff<'_>, note: u32) -> Option<u32> {
     let slot = Maps.slot(note & (MAX_SLOTS - 1))?;
     let marks = Marks::from_number((note >> MARKS_SHIFT) as u8);
     let set = slot.set;

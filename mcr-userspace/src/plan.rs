@@ -4,6 +4,7 @@
 //! [`diff()`] says which steps lead from the table in force to the new one. All three are pure:
 //! they know no kernel, no clock and no file.
 
+mod bulk;
 pub mod choice;
 mod circles;
 pub mod diff;

@@ -3,12 +3,12 @@
 //! - what local senders leave unfinished arrives finished, from datagrams of one byte to the largest;
 //! - what it can't serve goes up to the TC program, and is counted once.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Inject, Mcr, Member, Receiver, Sender, Topology, UdpFrame, VlanTag, needs,
-    socket, udp_sender,
+    Capture, Captured, Inject, Mcr, Member, Netns, Receiver, Sender, Topology, UdpFrame, VlanTag,
+    needs, socket, udp_sender,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
@@ -361,5 +361,107 @@ fn the_kernel_runs_it_where_drivers_do_not() -> Result<()> {
     ensure!(stats.left_to_tc("br0") == 8, "{stats}");
     ensure!(stats.relayed("br0") == frames, "{stats}");
     ensure!(stats.copies("br1") == frames, "{stats}");
+    Ok(())
+}
+
+/// Has frames for a link wait until there are several, as they do for a card.
+fn hold_together(netns: &Netns, link: &str) -> Result<()> {
+    // What /sys shows is what the namespace has in which it was mounted.
+    let script = format!(
+        "mount -t sysfs sysfs /sys && cd /sys/class/net/{link} && \
+         echo 1000 > napi_defer_hard_irqs && echo 20000000 > gro_flush_timeout"
+    );
+    let mut command = netns.command("unshare");
+    let status = command.args(["--mount", "sh", "-c", &script]).status()?;
+    ensure!(
+        status.success(),
+        "{link} sends no interrupts late: {status}"
+    );
+    Ok(())
+}
+
+/// The kernel sends what a link gets in one go with the program of the first of them: for all the same.
+#[test]
+fn streams_that_go_together_are_each_edited_as_they_should() -> Result<()> {
+    // All of them fit in the queue of a veth, of 256.
+    const EACH: usize = 100;
+    needs!(XdpFeatures);
+    let topology = topology(2)?;
+    let edited = "{name: a, from: in0, to: [{link: out0, ttl: 7}, {link: out1, ttl: 9}], \
+        groups: 239.1.1.1, local: drop}";
+    let plain = "{name: b, from: in0, to: {link: out0, ttl: 20}, groups: 239.1.1.2, local: drop}";
+    let mcr = relaying(&topology, &[edited, plain])?;
+    is(&mcr, "239.1.1.1", "xdp-broadcast")?;
+    is(&mcr, "239.1.1.2", "xdp-broadcast")?;
+    hold_together(&topology.relay, "in0")?;
+    let captures = [
+        Capture::on(&topology.receiver, "eth0")?,
+        Capture::on(&topology.receiver, "eth1")?,
+    ];
+    let mut inject = Inject::on(&topology.sender, "eth0")?;
+    let source = socket("10.77.0.3:40000")?;
+    for number in 0..EACH {
+        // Now one and now the other is the first.
+        let mut groups = ["239.1.1.1:5000", "239.1.1.2:5000"];
+        groups.rotate_left(number / 7 % 2);
+        for group in groups {
+            inject.send(&UdpFrame::new(source, socket(group)?).ttl(33).build()?)?;
+        }
+    }
+    let ways = |capture: &Capture, count| -> Result<BTreeMap<(String, u8), usize>> {
+        let mut ways = BTreeMap::new();
+        for frame in seen(capture, count)? {
+            let udp = frame.udp().context("no datagram")?;
+            let way = (udp.group.ip().to_string(), udp.ttl);
+            *ways.entry(way).or_default() += 1;
+        }
+        Ok(ways)
+    };
+    let way = |group: &str, ttl| ((group.to_owned(), ttl), EACH);
+    let wanted = BTreeMap::from([way("239.1.1.1", 7), way("239.1.1.2", 20)]);
+    let found = ways(&captures[0], 2 * EACH)?;
+    ensure!(found == wanted, "{found:?}");
+    let found = ways(&captures[1], EACH)?;
+    ensure!(found == BTreeMap::from([way("239.1.1.1", 9)]), "{found:?}");
+    let stats = mcr.finish()?;
+    stats.add_up()?;
+    ensure!(stats.copies("out0") == 2 * EACH as u64, "{stats}");
+    Ok(())
+}
+
+/// A tunnel of a sender on this machine leaves the checksums of the datagrams in its datagrams
+/// unfinished, which XDP can't see: they are left to the TC program.
+#[test]
+fn what_is_in_tunnels_arrives_finished() -> Result<()> {
+    const COUNT: usize = 5;
+    needs!(XdpFeatures);
+    for (udpcsum, id) in [("noudpcsum", 7), ("udpcsum", 8)] {
+        let topology = topology(1)?;
+        let relay = "{name: r, from: in0, to: out0, groups: 239.5.5.5, local: drop}";
+        let mcr = relaying(&topology, &[relay])?;
+        is(&mcr, "239.5.5.5", "xdp-redirect")?;
+        for (netns, address) in [
+            (&topology.sender, "10.99.0.1/24"),
+            (&topology.receiver, "10.99.0.2/24"),
+        ] {
+            netns.ip(&format!(
+                "link add vx type vxlan id {id} group 239.5.5.5 dev eth0 dstport 4789 {udpcsum}"
+            ))?;
+            netns.ip(&format!("address add {address} dev vx"))?;
+            netns.ip("link set vx up")?;
+        }
+        let group = socket("239.9.9.9:6000")?;
+        let member = Member::join(&topology.receiver, "vx", group)?;
+        let sender = udp_sender(&topology.sender, "vx", "10.99.0.1".parse()?, 5)?;
+        for _ in 0..COUNT {
+            sender.send_to(&[7; 300], group)?;
+        }
+        for (payload, _) in member.take(COUNT, LONG)? {
+            ensure!(payload == [7; 300], "{udpcsum}: {payload:02x?}");
+        }
+        let stats = mcr.finish()?;
+        stats.add_up()?;
+        ensure!(stats.left_to_tc("in0") >= COUNT as u64, "{stats}");
+    }
     Ok(())
 }

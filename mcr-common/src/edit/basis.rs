@@ -189,6 +189,19 @@ impl Basis {
         }
     }
 
+    /// The TTL or hop limit that the frame has now.
+    #[must_use]
+    #[inline(always)]
+    pub fn current(&self) -> u8 {
+        self.current
+    }
+
+    /// It could not be written: the frame has this one still.
+    #[inline(always)]
+    pub fn stayed(&mut self, hop_limit: u8) {
+        self.current = hop_limit;
+    }
+
     /// The addresses of the copy for an egress. The destination is made from the group,
     /// whatever the frame came with.
     #[inline(always)]

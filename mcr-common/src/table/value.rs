@@ -16,13 +16,22 @@ pub struct Link {
     /// 1: the attachment outlives the controller, so frames are relayed only while the
     /// [`Lease`] runs.
     pub leased: u8,
-    /// 1: this is a link, and not an unused entry of an array.
+    /// [`Self::ABSENT`], [`Self::WIRE`] or [`Self::LOCAL`].
     pub present: u8,
     /// Where untagged frames begin.
     pub untagged: Scope,
 }
 
 const _: () = assert!(size_of::<Link>() == 16);
+
+impl Link {
+    /// No link, but an unused entry of an array.
+    pub const ABSENT: u8 = 0;
+    /// A link from which frames come as they were on the wire.
+    pub const WIRE: u8 = 1;
+    /// A link from which they come as the stack of a sender on this machine has left them.
+    pub const LOCAL: u8 = 2;
+}
 
 /// Until when relaying goes on without a sign of life from the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

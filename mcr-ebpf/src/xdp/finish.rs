@@ -12,10 +12,14 @@ use mcr_common::{
         header::{self, UDP_CHECKSUM},
     },
     frame::Plain,
+    table::Selector,
 };
 
 use super::Unfinished;
-use crate::buff::{Buff, REACH};
+use crate::{
+    buff::{Buff, REACH},
+    maps,
+};
 
 /// Datagrams up to this length are finished here, in bytes with their header: those of a link with
 /// the usual MTU. Longer ones are left to the TC program, which need not know.
@@ -55,6 +59,37 @@ pub(super) fn due(buff: &Buff<'_>, packet: &Packet, unfinished: Unfinished) -> O
         return None;
     }
     Some(Due { start, length })
+}
+
+/// UDP ports of tunnels: VXLAN (RFC 7348, and what Linux used before it), VXLAN-GPE, GUE and Geneve
+/// (RFC 8926).
+const TUNNELS: [u16; 5] = [4789, 8472, 4790, 6080, 6081];
+
+/// Whether a sender on this machine may have left a checksum in the packet unfinished where this can't be
+/// seen: that of a datagram in the datagram, whose own is 0 or right once the other one is, or that of
+/// another protocol. Fragments are made of what is finished.
+#[inline(always)]
+pub(super) fn is_hidden(buff: &Buff<'_>, unfinished: Unfinished) -> bool {
+    let Some(packet) = maps::packet() else {
+        return true;
+    };
+    let Transport::Whole { selector } = packet.transport else {
+        return false;
+    };
+    if unfinished == Unfinished::Leave {
+        // The socket buffer knows.
+        return false;
+    }
+    let Some(start) = header::udp(packet) else {
+        return true;
+    };
+    let checksum = if packet.payload == Plain::LENGTH {
+        buff.plain_tail().map(|[_, _, high, low]| [high, low])
+    } else {
+        buff.read(start + UDP_CHECKSUM)
+    };
+    checksum.is_none_or(|checksum| checksum == [0; 2])
+        || TUNNELS.iter().any(|port| selector == Selector::udp(*port))
 }
 
 impl Due {

@@ -247,16 +247,10 @@ impl Datapath for Ebpf {
     }
 
     fn prepare(&mut self, ops: &[Op]) {
-        let Ok(fans) = &mut self.fans else {
-            return;
-        };
-        let new = ops.iter().filter_map(|op| match op {
-            Op::Fan(change) if change.old.is_none() => {
-                Some((change.key, change.new.as_ref()?.links().to_vec()))
-            }
-            _ => None,
-        });
-        fans.prepare(&new.collect::<Vec<_>>());
+        if let Ok(fans) = &mut self.fans {
+            fans.prepare(ops);
+        }
+        self.maps.devices.prepare(ops);
     }
 
     fn step(&mut self, op: &Op) -> Result<(), StepError> {

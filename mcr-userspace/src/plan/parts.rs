@@ -16,7 +16,7 @@ use mcr_common::{
 };
 
 use super::{
-    PlanError,
+    PlanError, bulk,
     choice::{Job, Replicator, broadcast::standing_for, choose, xdp},
     circles::Circles,
     intern::{Full, Interner},
@@ -96,7 +96,8 @@ impl<'a> Parts<'a> {
     }
 
     /// The table.
-    pub(super) fn finish(self) -> Table {
+    pub(super) fn finish(mut self) -> Table {
+        bulk::unify(&mut self.table, self.previous);
         self.table
     }
 
@@ -131,11 +132,13 @@ impl<'a> Parts<'a> {
             return Err(over());
         }
         let stats = self.link_stats.id(&ingress).map_err(|Full| over())?;
+        let state = self.world.links.get(&ingress);
+        let is_local = state.is_some_and(|link| link.offers.device == "veth");
         let mut link = Link {
             stats,
             host_frames: host_frames.into(),
             leased: self.world.leased.into(),
-            present: 1,
+            present: if is_local { Link::LOCAL } else { Link::WIRE },
             ..Link::default()
         };
         for (place, scope) in scopes {

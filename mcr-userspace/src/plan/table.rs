@@ -108,8 +108,8 @@ pub enum Xdp {
     Generic,
 }
 
-/// The links of an egress set, to all of which the kernel sends at once. But for the MTU, none of it
-/// ever changes.
+/// The links of an egress set, to all of which the kernel sends at once. The MTU may change, and who
+/// edits copies; the links do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Devices {
     /// What the program has to know.

@@ -21,10 +21,13 @@ use self::tap::Tap;
 use super::{
     chain,
     hook::{Attacher, Attachment},
-    maps::{devmap::LinkSets, hash::Hash},
+    maps::{
+        devmap::{LinkSets, Links},
+        hash::Hash,
+    },
     program,
 };
-use crate::datapath::StepError;
+use crate::{datapath::StepError, plan::Op};
 
 /// The program that hands a frame on to all links of its set at once.
 const ALL: &str = "mcr_fan";
@@ -44,8 +47,6 @@ pub(super) struct Fans {
     ids: Hash<u32, u32>,
     /// The ids of the maps of those that are used, by set.
     used: BTreeMap<u32, u32>,
-    /// The same of those that are there, but not used yet.
-    prepared: BTreeMap<u32, u32>,
     /// There from the first set on, so that none has to wait for it again.
     link: Option<Link>,
 }
@@ -78,34 +79,33 @@ impl Fans {
             sets,
             ids,
             used: BTreeMap::new(),
-            prepared: BTreeMap::new(),
             link: None,
         })
     }
 
-    /// Makes the links ahead of sets that nothing leads to yet, and forgets those made before.
-    pub(super) fn prepare(&mut self, sets: &[(u32, Vec<u32>)]) {
-        self.prepared = match sets {
-            [] => BTreeMap::new(),
-            sets => self.sets.set_many(sets),
-        };
+    /// Makes the links ahead of sets that changes add, and forgets those made before.
+    pub(super) fn prepare(&mut self, ops: &[Op]) {
+        let new = ops.iter().filter_map(|op| match op {
+            Op::Fan(change) if change.old.is_none() => {
+                Some(links(change.key, change.new.as_ref()?.links()))
+            }
+            _ => None,
+        });
+        self.sets.prepare(new.collect());
     }
 
     /// Makes these the links of a set.
     pub(super) fn add(
         &mut self,
         set: u32,
-        links: &[u32],
+        members: &[u32],
         object: &mut Ebpf,
         attacher: &Attacher,
     ) -> Result<(), StepError> {
         if self.link.is_none() {
             self.link = Some(Link::make(object, attacher)?);
         }
-        let id = match self.prepared.remove(&set) {
-            Some(id) => id,
-            None => self.sets.set(set, links, None)?,
-        };
+        let id = self.sets.set(&links(set, members))?;
         self.ids.set(&id, Some(set))?;
         self.used.insert(set, id);
         Ok(())
@@ -128,6 +128,14 @@ impl Fans {
     pub(super) fn is_lost(&self, touched: &BTreeSet<u32>) -> bool {
         let link = self.link.as_ref();
         link.is_some_and(|link| touched.contains(&link.tap.ifindex()) && !link.tap.is_up())
+    }
+}
+
+fn links(id: u32, links: &[u32]) -> Links {
+    Links {
+        id,
+        links: links.to_vec(),
+        edited: false,
     }
 }
 

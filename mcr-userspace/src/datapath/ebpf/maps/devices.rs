@@ -1,38 +1,29 @@
-//! The links of egress sets, to which the kernel sends at once: a map of devices for each set, as
-//! large as the set has members, because all of it is walked through for each frame.
+//! The links of egress sets that XDP serves, and what they have got.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
-use aya::{
-    Ebpf,
-    maps::{ArrayOfMaps, Map, MapData, MapError, xdp::DevMapHash},
-    programs::ProgramFd,
-};
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH;
+use aya::{Ebpf, programs::ProgramFd};
 use mcr_common::table::{Egress, EgressStats, Member, SetStats, XdpSet};
-use nix::net::if_::if_indextoname;
 
-use super::{Array, Data, Hash, PerCpu, WrongMap, failed, take};
+use super::{
+    Array, Hash, PerCpu, WrongMap,
+    devmap::{LinkSets, Links},
+};
 use crate::{
     datapath::StepError,
-    plan::{Change, table},
+    plan::{Change, Op, table},
 };
-
-const NAME: &str = "mcr_devices";
-
-/// The map of one set.
-type Inner = DevMapHash<Data>;
 
 /// The maps of devices, and what belongs to them.
 pub(in super::super) struct Devices {
-    map: ArrayOfMaps<Data, Inner>,
+    links: LinkSets,
     known: Array<XdpSet>,
     members: Hash<Member, u32>,
     stats: PerCpu<SetStats>,
-    /// Edits copies on their way out, once it is loaded.
-    editor: Option<ProgramFd>,
     /// The sets that are there.
     sets: BTreeMap<u32, table::Devices>,
+    /// Sets that nothing leads to any more, but frames may still be on their way to.
+    leaving: BTreeMap<u32, table::Devices>,
     /// What egresses have got as members of sets that are not there any more, by their id.
     retired: BTreeMap<u32, SetStats>,
 }
@@ -40,96 +31,108 @@ pub(in super::super) struct Devices {
 impl Devices {
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, WrongMap> {
         Ok(Self {
-            map: take(object, NAME)?,
+            links: LinkSets::take(object, "mcr_devices")?,
             known: Array::take(object, "mcr_xdp_sets")?,
             members: Hash::take(object, "mcr_members")?,
             stats: PerCpu::take(object, "mcr_set_stats")?,
-            editor: None,
             sets: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             retired: BTreeMap::new(),
         })
     }
 
     /// Copies that want it are edited by this program.
     pub(in super::super) fn edit_by(&mut self, editor: ProgramFd) {
-        self.editor = Some(editor);
+        self.links.edit_by(editor);
+    }
+
+    /// Makes ahead the links of sets that changes add, and lets go those that others have left.
+    pub(in super::super) fn prepare(&mut self, ops: &[Op]) {
+        self.let_go();
+        let new = ops.iter().filter_map(|op| match op {
+            Op::Devices(change) if change.old.is_none() => {
+                Some(links(change.key, change.new.as_ref()?))
+            }
+            _ => None,
+        });
+        self.links.prepare(new.collect());
     }
 
     /// Makes the links of a set what a change wants them to be.
     pub(super) fn put(&mut self, change: &Change<u32, table::Devices>) -> Result<(), StepError> {
         let id = change.key;
         match (&change.old, &change.new) {
-            (Some(old), Some(new)) if same_links(old, new) => {
+            (Some(old), Some(new)) if (old.set, old.links) == (new.set, new.links) => {
                 self.known.set(id, new.known)?;
+                if old.edited != new.edited {
+                    self.fill(id, new)?;
+                }
                 self.sets.insert(id, *new);
             }
             (_, Some(new)) => {
-                self.retire(id)?;
-                self.add(id, new)?;
+                self.retire(id);
+                // Where it could not be emptied before, it says why now.
+                if let Some(devices) = self.leaving.remove(&id) {
+                    self.links.set(&Links::none(id))?;
+                    self.settle(id, &devices)?;
+                }
+                self.stats.reset(id)?;
+                self.known.set(id, new.known)?;
+                self.fill(id, new)?;
                 self.sets.insert(id, *new);
             }
-            (_, None) => self.retire(id)?,
+            (_, None) => self.retire(id),
         }
         Ok(())
     }
 
-    fn add(&mut self, id: u32, devices: &table::Devices) -> Result<(), StepError> {
-        self.stats.reset(id)?;
-        self.known.set(id, devices.known)?;
-        let map = self.filled(devices)?;
+    /// Who edits copies knows for whom before there are any.
+    fn fill(&mut self, id: u32, devices: &table::Devices) -> Result<(), StepError> {
         for (ifindex, egress) in devices.members() {
             let member = Member { set: id, ifindex };
             self.members
                 .set(&member, devices.edited.then_some(egress))?;
         }
-        self.hold(id, &map)
-    }
-
-    /// A map with the members of a set.
-    fn filled(&self, devices: &table::Devices) -> Result<Inner, StepError> {
-        let editor = self.editor.as_ref().filter(|_| devices.edited);
-        let mut map = create(devices.set.len)?;
-        for (number, (ifindex, _)) in (0..).zip(devices.members()) {
-            match map.insert(number, ifindex, editor, 0) {
-                Ok(()) => {}
-                // A link that has gone gets no copy. That it has will be heard.
-                Err(_) if !is_there(ifindex) => {}
-                Err(error) => {
-                    let what = format!("map {NAME}: link {ifindex}");
-                    return Err(StepError::system(what, std::io::Error::other(error)));
-                }
-            }
-        }
-        Ok(map)
-    }
-
-    /// Lets go the links of a set, if there are any, and keeps what its members have got. When this
-    /// returns, no frame is on its way to them: the kernel waits for programs under way (a grace period
-    /// of RCU, `maybe_wait_bpf_programs` in `kernel/bpf/syscall.c`).
-    fn retire(&mut self, id: u32) -> Result<(), StepError> {
-        let Some(devices) = self.sets.get(&id) else {
-            return Ok(());
-        };
-        // In its place comes one without members.
-        let empty = create(1)?;
-        self.map
-            .set(id, &empty, 0)
-            .map_err(|error| failed(NAME, error))?;
-        let stats = self.stats.sum(id)?;
-        for (ifindex, egress) in devices.members() {
-            let kept = self.retired.entry(egress).or_default();
-            kept.frames += stats.frames;
-            kept.bytes += stats.bytes;
-            self.members.set(&Member { set: id, ifindex }, None)?;
-        }
-        self.sets.remove(&id);
+        self.links.set(&links(id, devices))?;
         Ok(())
     }
 
-    fn hold(&mut self, id: u32, map: &Inner) -> Result<(), StepError> {
-        self.map
-            .set(id, map, 0)
-            .map_err(|error| failed(NAME, error))
+    /// Nothing leads to a set any more.
+    fn retire(&mut self, id: u32) {
+        if let Some(devices) = self.sets.remove(&id) {
+            self.leaving.insert(id, devices);
+        }
+    }
+
+    /// Empties the sets that nothing leads to any more, and keeps what their members have got.
+    fn let_go(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        let leaving = self.leaving.keys();
+        let emptied = self
+            .links
+            .set_all(leaving.copied().map(Links::none).collect());
+        for (id, devices) in mem::take(&mut self.leaving) {
+            let settled = emptied.contains_key(&id) && self.settle(id, &devices).is_ok();
+            if !settled {
+                self.leaving.insert(id, devices);
+            }
+        }
+    }
+
+    /// Keeps what the members of a set have got to which no frame is on its way any more.
+    fn settle(&mut self, id: u32, devices: &table::Devices) -> Result<(), StepError> {
+        let stats = self.stats.sum(id)?;
+        for (ifindex, _) in devices.members() {
+            self.members.set(&Member { set: id, ifindex }, None)?;
+        }
+        for (_, egress) in devices.members() {
+            let kept = self.retired.entry(egress).or_default();
+            kept.frames += stats.frames;
+            kept.bytes += stats.bytes;
+        }
+        Ok(())
     }
 
     /// What an egress that is added has got was got by another one that had its id.
@@ -153,7 +156,7 @@ impl Devices {
         for (egress, stats) in &self.retired {
             add(*egress, stats);
         }
-        for (id, devices) in &self.sets {
+        for (id, devices) in self.sets.iter().chain(&self.leaving) {
             let stats = self.stats.sum(*id)?;
             for (_, egress) in devices.members() {
                 add(egress, &stats);
@@ -163,31 +166,10 @@ impl Devices {
     }
 }
 
-/// Whether there is a link with this interface index. Where there is none, nix 0.31 gives an empty name
-/// and no error.
-fn is_there(ifindex: u32) -> bool {
-    if_indextoname(ifindex).is_ok_and(|name| !name.is_empty())
-}
-
-/// Whether only what the program knows of the links is another.
-fn same_links(old: &table::Devices, new: &table::Devices) -> bool {
-    let known = new.known;
-    table::Devices { known, ..*old } == *new
-}
-
-/// A map for so many devices, with a program for each.
-fn create(devices: u32) -> Result<Inner, StepError> {
-    /// `struct bpf_devmap_val` of `include/uapi/linux/bpf.h`.
-    const VALUE: u32 = 8;
-    let kind = BPF_MAP_TYPE_DEVMAP_HASH as u32;
-    let map = aya_obj::Map::new_from_params(kind, u32::BITS / 8, VALUE, devices, 0);
-    let map = MapData::create(map, NAME, None).map_err(|error| match error {
-        MapError::CreateError { io_error, .. } => {
-            StepError::system(format!("can't make a map {NAME}"), io_error)
-        }
-        other => failed(NAME, other),
-    })?;
-    Map::DevMapHash(map)
-        .try_into()
-        .map_err(|error| failed(NAME, error))
+fn links(id: u32, devices: &table::Devices) -> Links {
+    Links {
+        id,
+        links: devices.members().map(|(link, _)| link).collect(),
+        edited: devices.edited,
+    }
 }

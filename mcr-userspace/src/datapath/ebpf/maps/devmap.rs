@@ -1,17 +1,21 @@
-//! Sets of links to which XDP programs send a frame all at once: an array of maps, one for each set.
+//! Sets of links to which XDP programs send a frame all at once: an array of maps, one for each set, as
+//! large as the set has links, because all of it is walked through for each frame.
 
 use std::{
     collections::BTreeMap,
+    io, iter,
     os::fd::{AsFd as _, OwnedFd},
-    thread,
+    sync::{Mutex, PoisonError},
+    thread::{self, ScopedJoinHandle},
 };
 
 use aya::{
     Ebpf,
-    maps::{ArrayOfMaps, MapData, MapError, xdp::DevMapHash},
+    maps::{ArrayOfMaps, Map, MapData, MapError, xdp::DevMapHash},
     programs::ProgramFd,
 };
-use aya_obj::{Map, generated::bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH};
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH;
+use nix::net::if_::if_indextoname;
 
 use super::{Data, WrongMap, failed};
 use crate::datapath::StepError;
@@ -25,8 +29,39 @@ const VALUE: u32 = 8;
 /// How many sets are made at the same time.
 const THREADS: usize = 32;
 
+/// A set to be made.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Links {
+    /// Its id.
+    pub(in super::super) id: u32,
+    /// The links, by interface index.
+    pub(in super::super) links: Vec<u32>,
+    /// Whether frames pass the program of [`LinkSets::edit_by`] on their way out of each.
+    pub(in super::super) edited: bool,
+}
+
+impl Links {
+    /// No links.
+    pub(in super::super) fn none(id: u32) -> Self {
+        Self {
+            id,
+            links: Vec::new(),
+            edited: false,
+        }
+    }
+}
+
 /// Sets of links by id.
 pub(in super::super) struct LinkSets {
+    array: Handle,
+    /// A program of kind `xdp/devmap`, once it is loaded.
+    editor: Option<ProgramFd>,
+    /// The ids in the kernel of the maps of sets that are there, but not used yet.
+    prepared: BTreeMap<u32, u32>,
+}
+
+/// The array, for one thread.
+struct Handle {
     name: &'static str,
     /// Of the same map, for other handles.
     descriptor: OwnedFd,
@@ -38,76 +73,112 @@ impl LinkSets {
     pub(in super::super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Self, WrongMap> {
         let wrong = |error| WrongMap::Kind(name, error);
         let map = object.take_map(name).ok_or(WrongMap::Missing(name))?;
-        let aya::maps::Map::ArrayOfMaps(data) = &map else {
+        let Map::ArrayOfMaps(data) = &map else {
             return Err(WrongMap::Missing(name));
         };
         let descriptor = data.fd().as_fd().try_clone_to_owned();
-        Ok(Self {
+        let array = Handle {
             name,
             descriptor: descriptor.map_err(|error| wrong(MapError::IoError(error)))?,
             sets: map.try_into().map_err(wrong)?,
+        };
+        Ok(Self {
+            array,
+            editor: None,
+            prepared: BTreeMap::new(),
         })
     }
 
-    /// Makes the set `id` these links, by interface index; on its way out of each, a frame passes
-    /// `edit`, a program of kind `xdp/devmap`. Gives the id of the set's map in the kernel.
+    /// Copies that want it are edited by this program.
+    pub(in super::super) fn edit_by(&mut self, editor: ProgramFd) {
+        self.editor = Some(editor);
+    }
+
+    /// Makes a set, or takes the one that is prepared. Gives the id of the set's map in the kernel.
     ///
     /// A broadcast walks through all buckets of its map, and the kernel has had bugs where one was
-    /// changed or freed meanwhile (CVE-2024-36937). So a set gets a map of its own size, which is
+    /// changed or freed meanwhile (CVE-2024-36937). So a set gets a map of its own, which is
     /// never changed, and freed when the id is used for another one. A link that ceases to exist
     /// leaves it by itself.
     ///
+    /// When this returns, no frame is on its way to the links that the set had before: the kernel waits
+    /// for programs under way (a grace period of RCU, `maybe_wait_bpf_programs` in
+    /// `kernel/bpf/syscall.c`).
+    ///
     /// # Errors
     ///
-    /// If the kernel refuses the map, or a link.
-    pub(in super::super) fn set(
-        &mut self,
-        id: u32,
-        links: &[u32],
-        edit: Option<&ProgramFd>,
-    ) -> Result<u32, StepError> {
-        let wrong = |error| failed(self.name, error);
-        let entries = u32::try_from(links.len().max(1)).unwrap_or(u32::MAX);
-        let kind = BPF_MAP_TYPE_DEVMAP_HASH as u32;
-        let map = Map::new_from_params(kind, KEY, VALUE, entries, 0);
-        let map = MapData::create(map, SET, None).map_err(wrong)?;
-        let number = map.info().map_err(wrong)?.id();
-        let mut set: DevMapHash<Data> =
-            aya::maps::Map::DevMapHash(map).try_into().map_err(wrong)?;
-        for link in links {
-            set.insert(*link, *link, edit, 0).map_err(|error| {
-                let source = std::io::Error::other(super::super::chain(&error));
-                StepError::system(format!("map {}, link {link}", self.name), source)
-            })?;
+    /// If the kernel refuses the map, or a link that is there.
+    pub(in super::super) fn set(&mut self, set: &Links) -> Result<u32, StepError> {
+        match self.prepared.remove(&set.id) {
+            Some(number) => Ok(number),
+            None => self.array.set(set, self.editor.as_ref()),
         }
-        self.sets.set(id, &set, 0).map_err(wrong)?;
-        Ok(number)
     }
 
-    /// As [`Self::set`] for many sets that nothing leads to yet, each without an edit. Gives the ids of
-    /// the maps of those that could be had.
-    ///
-    /// For each the kernel waits until no program is under way that could know of what was there before
-    /// (`maybe_wait_bpf_programs` in `kernel/bpf/syscall.c`), some hundredths of a second. Threads
-    /// wait for the same moment.
-    pub(in super::super) fn set_many(&self, sets: &[(u32, Vec<u32>)]) -> BTreeMap<u32, u32> {
-        let share = sets.len().div_ceil(THREADS).max(1);
+    /// Makes ahead sets that nothing leads to yet, and forgets those made before. Those that can't be had
+    /// say why in [`Self::set`].
+    pub(in super::super) fn prepare(&mut self, sets: Vec<Links>) {
+        self.prepared = self.set_all(sets);
+    }
+
+    /// Makes many sets, and gives the ids of the maps in the kernel of those that could be had. For each
+    /// the kernel waits some hundredths of a second; threads wait for the same moment.
+    pub(in super::super) fn set_all(&self, sets: Vec<Links>) -> BTreeMap<u32, u32> {
+        let count = sets.len();
+        let waiting = Mutex::new(sets.into_iter());
+        let next = || {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.next()
+        };
+        let make = || {
+            let Ok(mut array) = self.array.try_clone() else {
+                return Vec::new();
+            };
+            let some = iter::from_fn(next);
+            some.filter_map(|set| Some((set.id, array.set(&set, self.editor.as_ref()).ok()?)))
+                .collect()
+        };
         thread::scope(|scope| {
-            let threads: Vec<_> = sets
-                .chunks(share)
-                .map(|sets| scope.spawn(|| self.share(sets)))
+            // Where there can't be so many threads, those there are do it, this one at least.
+            let others: Vec<_> = (1..count.min(THREADS))
+                .map_while(|_| thread::Builder::new().spawn_scoped(scope, make).ok())
                 .collect();
-            let done = threads.into_iter().filter_map(|thread| thread.join().ok());
-            done.flatten().collect()
+            let own = make();
+            let made = others.into_iter().flat_map(ScopedJoinHandle::join);
+            own.into_iter().chain(made.flatten()).collect()
         })
     }
+}
 
-    fn share(&self, sets: &[(u32, Vec<u32>)]) -> Vec<(u32, u32)> {
-        let Ok(mut own) = self.try_clone() else {
-            return Vec::new();
-        };
-        let set = |(id, links): &(u32, Vec<u32>)| Some((*id, own.set(*id, links, None).ok()?));
-        sets.iter().filter_map(set).collect()
+impl Handle {
+    fn set(&mut self, set: &Links, editor: Option<&ProgramFd>) -> Result<u32, StepError> {
+        let wrong = |error| failed(self.name, error);
+        let entries = u32::try_from(set.links.len().max(1)).unwrap_or(u32::MAX);
+        let kind = BPF_MAP_TYPE_DEVMAP_HASH as u32;
+        let map = aya_obj::Map::new_from_params(kind, KEY, VALUE, entries, 0);
+        let map = MapData::create(map, SET, None).map_err(|error| match error {
+            MapError::CreateError { io_error, .. } => {
+                StepError::system(format!("can't make a map {SET}"), io_error)
+            }
+            other => wrong(other),
+        })?;
+        let number = map.info().map_err(wrong)?.id();
+        let mut links: DevMapHash<Data> = Map::DevMapHash(map).try_into().map_err(wrong)?;
+        let editor = editor.filter(|_| set.edited);
+        for (place, link) in (0..).zip(&set.links) {
+            match links.insert(place, *link, editor, 0) {
+                Ok(()) => {}
+                // A link that has gone gets no copy. That it has will be heard.
+                Err(_) if !is_there(*link) => {}
+                Err(error) => {
+                    let source = io::Error::other(super::super::chain(&error));
+                    let what = format!("map {}, link {link}", self.name);
+                    return Err(StepError::system(what, source));
+                }
+            }
+        }
+        self.sets.set(set.id, &links, 0).map_err(wrong)?;
+        Ok(number)
     }
 
     /// Another handle of the same map.
@@ -116,7 +187,13 @@ impl LinkSets {
         Ok(Self {
             name: self.name,
             descriptor: self.descriptor.try_clone()?,
-            sets: aya::maps::Map::ArrayOfMaps(map).try_into()?,
+            sets: Map::ArrayOfMaps(map).try_into()?,
         })
     }
+}
+
+/// Whether there is a link with this interface index. Where there is none, nix 0.31 gives an empty name
+/// and no error.
+fn is_there(ifindex: u32) -> bool {
+    if_indextoname(ifindex).is_ok_and(|name| !name.is_empty())
 }
