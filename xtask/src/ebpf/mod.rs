@@ -6,6 +6,7 @@
 
 mod record;
 mod sources;
+mod strip;
 mod toolchain;
 
 use std::env;
@@ -19,6 +20,7 @@ use clap::Args;
 use crate::shell::{self, say};
 use crate::workspace::Workspace;
 use record::Record;
+use strip::without_debug;
 use toolchain::{TARGET, Toolchain};
 
 /// Names the object to embed to `mcr-userspace/build.rs`.
@@ -159,10 +161,10 @@ fn build_with(workspace: &Workspace, toolchain: &Toolchain) -> Result<Object> {
 
     let linked = directory.join(TARGET).join("bpf").join("mcr-ebpf");
     let path = directory.join("mcr.bpf.o");
-    let bytes = read(&linked)?;
+    let bytes = without_debug(&read(&linked)?)?;
     // Left alone when it is the same, so that cargo sees nothing new to embed.
     if fs::read(&path).ok().as_ref() != Some(&bytes) {
-        copy(&linked, &path)?;
+        fs::write(&path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let record = Record {
         sources: sources::fingerprint(workspace)?,
