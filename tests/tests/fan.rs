@@ -46,6 +46,7 @@ on_both_hooks!(
     counters_are_those_of_the_links,
     a_link_that_goes_down_takes_no_other_with_it,
     a_link_that_leaves_takes_no_other_with_it,
+    many_links_may_leave_at_once_and_come_back,
     a_queue_is_not_passed_by,
     without_its_own_link_it_goes_on,
     nothing_stays_after_a_kill,
@@ -435,6 +436,37 @@ fn a_link_that_leaves_takes_no_other_with_it(datapath: Datapath) -> Result<()> {
             relay.ip(&come)?;
             mcr.shows("routes", |show| by("broadcast")(show) && !gone(show))?;
         }
+    }
+    mcr.finish()?;
+    Ok(())
+}
+
+/// As where many containers end together: links vanish while it is planned without some of them.
+fn many_links_may_leave_at_once_and_come_back(datapath: Datapath) -> Result<()> {
+    const ROUNDS: usize = 3;
+    let topology = Topology::fan_out(LINKS)?;
+    let mcr = relaying(datapath, &topology, "")?;
+    for _ in 0..ROUNDS {
+        let deletions = topology.egresses.iter().map(|link| {
+            let mut command = topology.relay.command("ip");
+            command.args(["link", "delete", link]).spawn()
+        });
+        let deletions: Vec<_> = deletions.collect::<std::io::Result<_>>()?;
+        for mut deletion in deletions {
+            ensure!(deletion.wait()?.success());
+        }
+        let nobody = |show: &Value| show["routes"][0]["egresses"] == Value::Array(Vec::new());
+        mcr.shows("routes", nobody)?;
+        for (link, other) in topology.egresses.iter().zip(&topology.receiver_links) {
+            topology.relay.veth_to(&topology.receiver, link, other)?;
+        }
+        mcr.shows("routes", by("broadcast"))?;
+    }
+    let captures = captures(&topology)?;
+    let mut inject = Inject::on(&topology.sender, "eth0")?;
+    inject.send(&frame(1)?)?;
+    for capture in &captures {
+        capture.wait_for(1, WAIT, |frame| frame.udp().is_some())?;
     }
     mcr.finish()?;
     Ok(())
