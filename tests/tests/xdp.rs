@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Inject, Mcr, Member, Netns, Receiver, Sender, Topology, UdpFrame, VlanTag,
-    needs, socket, udp_sender,
+    Capture, Captured, Inject, Mcr, Member, Receiver, Sender, Topology, UdpFrame, VlanTag, needs,
+    socket, udp_sender,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
@@ -364,22 +364,6 @@ fn the_kernel_runs_it_where_drivers_do_not() -> Result<()> {
     Ok(())
 }
 
-/// Has frames for a link wait until there are several, as they do for a card.
-fn hold_together(netns: &Netns, link: &str) -> Result<()> {
-    // What /sys shows is what the namespace has in which it was mounted.
-    let script = format!(
-        "mount -t sysfs sysfs /sys && cd /sys/class/net/{link} && \
-         echo 1000 > napi_defer_hard_irqs && echo 20000000 > gro_flush_timeout"
-    );
-    let mut command = netns.command("unshare");
-    let status = command.args(["--mount", "sh", "-c", &script]).status()?;
-    ensure!(
-        status.success(),
-        "{link} sends no interrupts late: {status}"
-    );
-    Ok(())
-}
-
 /// The kernel sends what a link gets in one go with the program of the first of them: for all the same.
 #[test]
 fn streams_that_go_together_are_each_edited_as_they_should() -> Result<()> {
@@ -393,7 +377,7 @@ fn streams_that_go_together_are_each_edited_as_they_should() -> Result<()> {
     let mcr = relaying(&topology, &[edited, plain])?;
     is(&mcr, "239.1.1.1", "xdp-broadcast")?;
     is(&mcr, "239.1.1.2", "xdp-broadcast")?;
-    hold_together(&topology.relay, "in0")?;
+    topology.relay.gather("in0")?;
     let captures = [
         Capture::on(&topology.receiver, "eth0")?,
         Capture::on(&topology.receiver, "eth1")?,
