@@ -134,7 +134,7 @@ impl Fans {
 fn links(id: u32, links: &[u32]) -> Links {
     Links {
         id,
-        links: links.to_vec(),
+        members: links.to_vec(),
         edited: false,
     }
 }

@@ -169,7 +169,7 @@ impl Devices {
 fn links(id: u32, devices: &table::Devices) -> Links {
     Links {
         id,
-        links: devices.members().map(|(link, _)| link).collect(),
+        members: devices.members().map(|(link, _)| link).collect(),
         edited: devices.edited,
     }
 }

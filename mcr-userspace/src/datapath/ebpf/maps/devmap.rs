@@ -35,7 +35,7 @@ pub(in super::super) struct Links {
     /// Its id.
     pub(in super::super) id: u32,
     /// The links, by interface index.
-    pub(in super::super) links: Vec<u32>,
+    pub(in super::super) members: Vec<u32>,
     /// Whether frames pass the program of [`LinkSets::edit_by`] on their way out of each.
     pub(in super::super) edited: bool,
 }
@@ -45,7 +45,7 @@ impl Links {
     pub(in super::super) fn none(id: u32) -> Self {
         Self {
             id,
-            links: Vec::new(),
+            members: Vec::new(),
             edited: false,
         }
     }
@@ -153,7 +153,7 @@ impl LinkSets {
 impl Handle {
     fn set(&mut self, set: &Links, editor: Option<&ProgramFd>) -> Result<u32, StepError> {
         let wrong = |error| failed(self.name, error);
-        let entries = u32::try_from(set.links.len().max(1)).unwrap_or(u32::MAX);
+        let entries = u32::try_from(set.members.len().max(1)).unwrap_or(u32::MAX);
         let kind = BPF_MAP_TYPE_DEVMAP_HASH as u32;
         let map = aya_obj::Map::new_from_params(kind, KEY, VALUE, entries, 0);
         let map = MapData::create(map, SET, None).map_err(|error| match error {
@@ -165,7 +165,7 @@ impl Handle {
         let number = map.info().map_err(wrong)?.id();
         let mut links: DevMapHash<Data> = Map::DevMapHash(map).try_into().map_err(wrong)?;
         let editor = editor.filter(|_| set.edited);
-        for (place, link) in (0..).zip(&set.links) {
+        for (place, link) in (0..).zip(&set.members) {
             match links.insert(place, *link, editor, 0) {
                 Ok(()) => {}
                 // A link that has gone gets no copy. That it has will be heard.
