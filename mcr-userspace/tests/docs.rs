@@ -130,6 +130,7 @@ fn world(egresses: u32, relay: &str) -> World {
             device: device.to_owned(),
             xdp: true,
             xdp_transmit: true,
+            takes_unfinished: true,
             ..Offers::default()
         },
         ..LinkState::default()
@@ -188,10 +189,11 @@ fn worlds_without() -> Vec<World> {
         .into_iter()
         .flat_map(|(index, change)| [1, 12].map(|count| changed(count, drop, index, change)))
         .collect();
-    let keeping: [Change; 4] = [
+    let keeping: [Change; 5] = [
         |link| link.up = false,
         |link| link.offers.device = String::new(),
         |link| link.offers.queues = true,
+        |link| link.offers.takes_unfinished = false,
         |link| link.mtu = 1400,
     ];
     for change in keeping {

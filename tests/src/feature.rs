@@ -37,11 +37,13 @@ pub enum Feature {
     DescribedSegments,
     /// Links that tell what they do for XDP (Linux 6.3).
     XdpFeatures,
+    /// XDP programs that have the kernel send a frame to many links, generic XDP included (Linux 5.14).
+    Broadcast,
 }
 
 impl Feature {
     /// All there are.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Tcx,
         Self::VlanLinks,
         Self::Bonds,
@@ -49,6 +51,7 @@ impl Feature {
         Self::Netem,
         Self::DescribedSegments,
         Self::XdpFeatures,
+        Self::Broadcast,
     ];
 
     /// What people call it.
@@ -62,6 +65,7 @@ impl Feature {
             Self::Netem => "netem",
             Self::DescribedSegments => "packet sockets that are told of UDP segments",
             Self::XdpFeatures => "links that tell what they do for XDP",
+            Self::Broadcast => "XDP programs that send to many links at once",
         }
     }
 
@@ -81,6 +85,7 @@ impl Feature {
                  `too-big`, and not relayed; the TC program relays them"
             }
             Self::XdpFeatures => "XDP is not chosen; the TC program relays",
+            Self::Broadcast => "copies for many links are made one by one",
         }
     }
 
@@ -112,6 +117,7 @@ impl Feature {
             Self::Netem => netns.tc("qdisc add dev lo root netem delay 1ms").is_ok(),
             Self::DescribedSegments => KernelVersion::current()? >= KernelVersion::new(6, 2, 0),
             Self::XdpFeatures => KernelVersion::current()? >= KernelVersion::new(6, 3, 0),
+            Self::Broadcast => KernelVersion::current()? >= KernelVersion::new(5, 14, 0),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! - Whether a driver runs XDP programs and sends what they redirect to it: a veth does the latter as
 //!   long as its other end has GRO on or a program, in whatever namespace that is.
 //! - Whether tags are taken out of frames, by what ethtool turns on and off.
+//! - Whether checksums may be left to it, by the same.
 //! - Programs of others, queues, filters and programs on the way out.
 //! - After more events than a socket holds, everything is known as it is.
 
@@ -109,6 +110,30 @@ fn tags_are_taken_out_as_ethtool_says() -> Result<()> {
         ensure!(!named(&Links::open().await?, "v0")?.offers.strips_tags);
         netns.ethtool("-K v0 rxvlan on")?;
         until(&mut links, "v0", |offers| offers.strips_tags).await
+    })
+}
+
+#[test]
+fn checksums_are_left_to_links_as_ethtool_says() -> Result<()> {
+    inside(async |netns, _| {
+        netns.bridge("br0")?;
+        netns.ip("link set v0 master br0")?;
+        netns.ip("link add v1 type veth peer name p1")?;
+        netns.ip("link add mv0 link v1 type macvlan mode bridge")?;
+        let mut links = Links::open().await?;
+        let takes = |links: &Links, name: &str| -> Result<bool> {
+            Ok(named(links, name)?.offers.takes_unfinished)
+        };
+        for name in ["v0", "br0", "mv0"] {
+            ensure!(takes(&links, name)?, "{name}");
+        }
+        netns.ethtool("-K v0 tx off")?;
+        until(&mut links, "v0", |offers| !offers.takes_unfinished).await?;
+        ensure!(!takes(&Links::open().await?, "v0")?);
+        // Who sends by a port has checksums finished on the way there.
+        ensure!(takes(&Links::open().await?, "br0")?);
+        netns.ethtool("-K v0 tx on")?;
+        until(&mut links, "v0", |offers| offers.takes_unfinished).await
     })
 }
 

@@ -1,7 +1,7 @@
 //! What generic netlink tells of links: whether their drivers know XDP (family `netdev`, Linux 6.3), and
-//! what they do to frames for the host (family `ethtool`, Linux 5.8).
+//! what they do to frames for the host, and to those that leave (family `ethtool`, Linux 5.8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rtnetlink::{packet_core::DefaultNla, sys::protocols::NETLINK_GENERIC};
 
@@ -48,6 +48,9 @@ mod ethtool {
     pub(super) const BIT_NAME: u16 = 2;
     /// Those that take tags out of frames (`net/ethtool/common.c`).
     pub(super) const STRIPPING: [&[u8]; 2] = [b"rx-vlan-hw-parse", b"rx-vlan-stag-hw-parse"];
+    /// Those of devices that finish checksums: of anything, or of either family.
+    pub(super) const FINISHING: [&[u8]; 1] = [b"tx-checksum-ip-generic"];
+    pub(super) const FINISHING_EACH: [&[u8]; 2] = [b"tx-checksum-ipv4", b"tx-checksum-ipv6"];
 }
 
 /// Flags of `enum netdev_xdp_act`: the driver runs programs that pass and drop, those that redirect, and
@@ -57,10 +60,15 @@ const TRANSMITS: u64 = 0b100;
 
 /// What a link offers, as far as generic netlink tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
 pub(super) struct Features {
     pub(super) xdp: bool,
     pub(super) xdp_transmit: bool,
     pub(super) strips_tags: bool,
+    pub(super) takes_unfinished: bool,
 }
 
 impl Features {
@@ -69,12 +77,25 @@ impl Features {
         xdp: false,
         xdp_transmit: false,
         strips_tags: true,
+        takes_unfinished: false,
     };
 
     fn note_xdp(&mut self, answer: &Raw) {
         let flags = xdp_features(answer).unwrap_or_default();
         self.xdp = flags & RUNS == RUNS;
         self.xdp_transmit = flags & TRANSMITS != 0;
+    }
+
+    /// If what is active can't be read, tags may be stripped, and checksums have to be finished.
+    fn note_offloads(&mut self, answer: &Raw) {
+        let active = active(answer);
+        let count = |names: &[&[u8]]| {
+            let active = active.as_ref()?;
+            Some(names.iter().filter(|name| active.contains(*name)).count())
+        };
+        let all = |names: &[&[u8]]| count(names) == Some(names.len());
+        self.strips_tags = count(&ethtool::STRIPPING) != Some(0);
+        self.takes_unfinished = all(&ethtool::FINISHING) || all(&ethtool::FINISHING_EACH);
     }
 }
 
@@ -126,7 +147,7 @@ impl Generic {
             let (get, version) = (ethtool::GET_FEATURES, ethtool::VERSION);
             let question = message(family.id, get, version, &[of_link(index)]);
             if let Ok(Some(answer)) = self.questions.one(question).await {
-                features.strips_tags = strips_tags(&answer);
+                features.note_offloads(&answer);
             }
         }
         features
@@ -151,7 +172,7 @@ impl Generic {
             for answer in self.questions.all(question).await.unwrap_or_default() {
                 if let Some(index) = self.touched(&answer) {
                     let features = all.entry(index).or_insert(Features::UNKNOWN);
-                    features.strips_tags = strips_tags(&answer);
+                    features.note_offloads(&answer);
                 }
             }
         }
@@ -216,18 +237,12 @@ fn xdp_features(answer: &Raw) -> Option<u64> {
         .map(|flags| u64::from_ne_bytes(*flags))
 }
 
-/// Whether a feature that takes tags out of frames is among those that are active. If that can't be
-/// read, it may be.
-fn strips_tags(answer: &Raw) -> bool {
-    let attributes = answer.bytes.get(HEADER..).unwrap_or_default();
-    let active = find(attributes, ethtool::ACTIVE);
-    let Some(bits) = active.and_then(|active| find(active, ethtool::BITS)) else {
-        return true;
-    };
-    raw::attributes(bits).any(|(_, bit)| {
-        let name = find(bit, ethtool::BIT_NAME).map(text);
-        name.is_none_or(|name| ethtool::STRIPPING.contains(&name))
-    })
+/// The names of the features that are active; `None`: they can't be read.
+fn active(answer: &Raw) -> Option<BTreeSet<&[u8]>> {
+    let active = find(answer.bytes.get(HEADER..)?, ethtool::ACTIVE)?;
+    let bits = raw::attributes(find(active, ethtool::BITS)?);
+    bits.map(|(_, bit)| find(bit, ethtool::BIT_NAME).map(text))
+        .collect()
 }
 
 #[cfg(test)]
@@ -250,16 +265,49 @@ mod tests {
         message(20, ethtool::GET_FEATURES, 1, &[of_link(7), active])
     }
 
+    fn offloads(answer: &Raw) -> Features {
+        let mut features = Features::UNKNOWN;
+        features.note_offloads(answer);
+        features
+    }
+
     #[test]
     fn tags_are_stripped_if_a_feature_says_so_or_none_can_be_read() {
-        assert!(!strips_tags(&features(&[])));
-        assert!(!strips_tags(&features(&[
-            "rx-checksum",
-            "tx-vlan-hw-insert"
-        ])));
-        assert!(strips_tags(&features(&["rx-checksum", "rx-vlan-hw-parse"])));
-        assert!(strips_tags(&features(&["rx-vlan-stag-hw-parse"])));
-        assert!(strips_tags(&message(20, ethtool::GET_FEATURES, 1, &[])));
+        for (active, strips) in [
+            (&[][..], false),
+            (&["rx-checksum", "tx-vlan-hw-insert"], false),
+            (&["rx-checksum", "rx-vlan-hw-parse"], true),
+            (&["rx-vlan-stag-hw-parse"], true),
+        ] {
+            let offloads = offloads(&features(active));
+            assert_eq!(offloads.strips_tags, strips, "{active:?}");
+        }
+    }
+
+    #[test]
+    fn checksums_of_both_families_may_be_left_to_a_link_that_says_so() {
+        for (active, takes) in [
+            (&[][..], false),
+            (&["rx-checksum", "tx-vlan-hw-insert"], false),
+            (&["tx-checksum-ip-generic"], true),
+            (&["tx-checksum-ipv4"], false),
+            (&["tx-checksum-ipv6"], false),
+            (&["tx-checksum-ipv4", "tx-checksum-ipv6"], true),
+        ] {
+            let offloads = offloads(&features(active));
+            assert_eq!(offloads.takes_unfinished, takes, "{active:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_promised_of_features_that_cannot_be_read() {
+        let none = message(20, ethtool::GET_FEATURES, 1, &[]);
+        let nameless = nested(ethtool::BITS, &[nested(1, &[])]);
+        let nameless = nested(ethtool::ACTIVE, &[nameless]);
+        let nameless = message(20, ethtool::GET_FEATURES, 1, &[of_link(7), nameless]);
+        for answer in [none, nameless] {
+            assert_eq!(offloads(&answer), Features::UNKNOWN);
+        }
     }
 
     #[test]
@@ -281,7 +329,7 @@ mod tests {
         for length in 0..12 {
             let mut answer = features(&["rx-checksum"]);
             answer.bytes.truncate(length);
-            assert!(strips_tags(&answer), "{length}");
+            assert_eq!(offloads(&answer), Features::UNKNOWN, "{length}");
             assert_eq!(xdp_features(&answer), None);
             assert_eq!(read_family(&answer, "mgmt"), None);
         }

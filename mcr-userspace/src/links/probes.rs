@@ -144,6 +144,7 @@ impl Probes {
         offers.xdp = features.xdp;
         offers.xdp_transmit = features.xdp_transmit;
         offers.strips_tags = features.strips_tags;
+        offers.takes_unfinished = features.takes_unfinished;
         offers.queues = known.is_some_and(|known| known.queues);
         offers.leaving = known.map_or(Vec::new(), |known| known.leaving.clone());
     }

@@ -122,6 +122,10 @@ pub struct Offers {
     /// end has its tag beside the frame as long as `tx-vlan-offload` is on there, which can't be seen
     /// from here. Both are on unless somebody turns them off.
     pub strips_tags: bool,
+    /// It takes frames whose checksum is not finished (`tx-checksum-ip-generic` of ethtool(8), or both
+    /// `tx-checksum-ipv4` and `tx-checksum-ipv6`). For others the kernel finishes them, on the way out of
+    /// the host's stack.
+    pub takes_unfinished: bool,
     /// Frames wait in a queue, or pass filters of others, on their way out of it, which who sends past the
     /// host's stack would leave out: it has a qdisc other than `noqueue`, filters at the egress of
     /// clsact, or programs on TCX.

@@ -252,6 +252,7 @@ fn link(index: u32) -> impl Strategy<Value = LinkState> {
             device: device.to_owned(),
             xdp,
             xdp_transmit,
+            takes_unfinished: true,
             ..Offers::default()
         });
     (kind, master, mtu, up, broadcast, offers).prop_map(

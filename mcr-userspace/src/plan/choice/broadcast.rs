@@ -99,6 +99,13 @@ fn fits(egress: &Egress, link: Option<&LinkState>) -> Result<(), String> {
             "{name} is a {device}, for which the kernel finishes frames on their way there only"
         ));
     }
+    // What it can't do with fragments of memory makes no difference: generic XDP has put each frame in
+    // one piece.
+    if !offers.is_some_and(|offers| offers.takes_unfinished) {
+        return Err(format!(
+            "{name} has checksums finished before (`ethtool -K {name} tx on`)"
+        ));
+    }
     if offers.is_some_and(|offers| offers.queues) {
         return Err(format!(
             "frames for {name} wait in a queue or pass filters, which would be left out"
@@ -128,6 +135,7 @@ mod tests {
             name: format!("e{index}"),
             offers: Offers {
                 device: "veth".to_owned(),
+                takes_unfinished: true,
                 ..Offers::default()
             },
             up: true,
@@ -175,7 +183,7 @@ mod tests {
         fn offers(world: &mut World, change: impl FnOnce(&mut Offers)) {
             world.links.change(7, |link| change(&mut link.offers));
         }
-        let cases: [(&str, Edit); 12] = [
+        let cases: [(&str, Edit); 13] = [
             ("the moon is full", |world, _| {
                 world.no_fan = "the moon is full".to_owned();
             }),
@@ -209,6 +217,9 @@ mod tests {
             }),
             ("e7 is a card, for which", |world, _| {
                 offers(world, |offers| offers.device.clear());
+            }),
+            ("e7 has checksums finished before (`eth", |world, _| {
+                offers(world, |offers| offers.takes_unfinished = false);
             }),
             ("frames for e7 wait in a queue", |world, _| {
                 offers(world, |offers| offers.queues = true);
