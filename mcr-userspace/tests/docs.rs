@@ -201,6 +201,7 @@ fn worlds_without() -> Vec<World> {
     }
     let all = "{link: o1}, {link: o2}, {link: o3}, {link: o4}, {link: o5}, {link: o6}, {link: o7}";
     for (count, relay) in [
+        (12, "to: [ALL], host_frames: true".to_owned()),
         (1, "to: [ALL]".to_owned()),
         (2, "to: [ALL]".to_owned()),
         (1, "to: [ALL], local: drop, limit: 10pps".to_owned()),

@@ -26,7 +26,8 @@ const BOTH: [(&str, &str); 2] = [
 on_every_datapath!(
     nothing_goes_in_circles,
     nothing_goes_in_circles_over_bridges,
-    a_tunnels_frames_do_not_disturb_the_copies
+    a_tunnels_frames_do_not_disturb_the_copies,
+    what_a_tunnel_makes_of_copies_is_not_the_hosts
 );
 on_every_datapath_and_xdp!(
     the_hosts_own_frames_are_relayed_where_asked_for,
@@ -415,5 +416,62 @@ fn a_tunnels_frames_do_not_disturb_the_copies(datapath: Datapath) -> Result<()> 
         stats.relay("r") == 20 && stats.relay("under") == 0,
         "{stats}"
     );
+    Ok(())
+}
+
+/// A tunnel behind a bridge sends the copies to a group that is relayed itself, out of the link they come
+/// from: with few links and with so many that the kernel could make all copies at once.
+fn what_a_tunnel_makes_of_copies_is_not_the_hosts(datapath: Datapath) -> Result<()> {
+    const FRAMES: u64 = 20;
+    for links in [1, 6] {
+        let topology = Topology::fan_out(links)?;
+        let relay = &topology.relay;
+        relay.bridge("br1")?;
+        relay.ip(
+            "link add vx0 type vxlan id 7 group 239.1.1.9 local 10.77.0.1 dstport 4789 dev in0",
+        )?;
+        relay.ip("link set vx0 master br1 up")?;
+        // As large as that of the others, in spite of its port.
+        relay.ip("link set br1 mtu 1500")?;
+        relay.wait_running(&["br1", "vx0"], WAIT)?;
+        let rule = format!(
+            "{{name: r, from: in0, to: [br1, {}], groups: 239.1.0.0/16, host_frames: true}}",
+            topology.egresses.join(", ")
+        );
+        let mcr = Mcr::relaying(datapath, &topology, &[&rule])?;
+        let tunnel = Capture::on(&topology.sender, Topology::SENDER_LINK)?;
+        let copies = captures(&topology)?;
+        let arriving = udp_sender(&topology.sender, "eth0", Topology::SENDER.parse()?, 1)?;
+        let own = host(&topology, "in0", "10.77.0.1")?;
+        let payload = "goes around once";
+        for _ in 0..FRAMES / 2 {
+            for sender in [&arriving, &own] {
+                sender.send_to(payload.as_bytes(), "239.1.2.3:5000")?;
+            }
+        }
+        let all = usize::try_from(FRAMES)?;
+        let inside = |frame: &Captured| {
+            let udp = frame.udp().filter(|udp| udp.group.port() == 4789);
+            udp.is_some_and(|udp| udp.payload.ends_with(payload.as_bytes()))
+        };
+        tunnel.wait_for(all, WAIT, inside)?;
+        for capture in &copies {
+            capture.wait_for(all, WAIT, |frame| carries(frame, payload))?;
+        }
+        mcr.finish()?;
+        let in_tunnel = |capture: &Capture| -> Result<usize> {
+            Ok(capture
+                .frames()?
+                .iter()
+                .filter(|frame| inside(frame))
+                .count())
+        };
+        let left = in_tunnel(&tunnel)?;
+        ensure!(left == all, "{links} links: {left} of {all} in the tunnel");
+        for capture in &copies {
+            let around = in_tunnel(capture)?;
+            ensure!(around == 0, "{links} links: {around} of the tunnel relayed");
+        }
+    }
     Ok(())
 }

@@ -4,6 +4,10 @@
 //! device can't do by itself (`validate_xmit_skb` in `net/core/dev.c`), and all copies share their
 //! bytes. So it is right where a device has no queue and hands frames on as they are, and
 //! where all copies are alike.
+//!
+//! It makes them a moment later, when what marks frames of our own on their way out is gone
+//! (`mcr_copying`). What a tunnel makes of such a copy looks like a frame of the host, so that nobody may
+//! want those.
 
 use std::collections::BTreeMap;
 
@@ -42,6 +46,12 @@ pub(super) fn can(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
     }
     if !world.no_fan.is_empty() {
         return Err(world.no_fan.clone());
+    }
+    if let Some(relay) = world.relays.iter().find(|relay| relay.host_frames) {
+        return Err(format!(
+            "relay {} has `host_frames`, and would take what a tunnel makes of copies for the host's own",
+            relay.name
+        ));
     }
     let named = |egress: &Egress| world.links.get(&egress.ifindex());
     alike(job.egresses).map_err(|(one, other)| {
@@ -126,7 +136,7 @@ mod tests {
     use mcr_common::table::HopEdit;
 
     use super::*;
-    use crate::plan::world::Offers;
+    use crate::{config::parse_bytes, plan::world::Offers};
 
     const MARK: [u8; 6] = [2, 0x6d, 0, 0, 0, 1];
 
@@ -183,9 +193,17 @@ mod tests {
         fn offers(world: &mut World, change: impl FnOnce(&mut Offers)) {
             world.links.change(7, |link| change(&mut link.offers));
         }
-        let cases: [(&str, Edit); 13] = [
+        let cases: [(&str, Edit); 14] = [
             ("the moon is full", |world, _| {
                 world.no_fan = "the moon is full".to_owned();
+            }),
+            ("relay b has `host_frames`", |world, _| {
+                let relay = |name, more| {
+                    format!("{{name: {name}, from: a, to: b, groups: 239.1.1.1{more}}}")
+                };
+                let relays = [relay("a", ""), relay("b", ", host_frames: true")];
+                let rules = format!("{{version: 1, relays: [{}]}}", relays.join(", "));
+                world.relays = parse_bytes(rules.as_bytes()).unwrap().rules.relays;
             }),
             ("copies for e1 and e7 differ", |_, egresses| {
                 egresses[6] = egresses[6].dscp(10);
