@@ -113,7 +113,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let datapath = select(&settings)?;
     // Before anything is attached: another instance of this name may be relaying.
     let mut questions = control::open(&settings)?;
-    let mut links = Links::open().await?;
+    let mut links = Links::open(datapath.means.programs).await?;
     let mut neighbours = Neighbours::default();
     let mut world = World {
         relays: settings.relays.clone(),

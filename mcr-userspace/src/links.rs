@@ -39,6 +39,7 @@ const GROUPS: [u32; 3] = [
 /// A subscription to what happens to interfaces.
 pub struct Links {
     events: Subscription<RouteNetlinkMessage>,
+    programs: bool,
     map: Map,
     addresses: Addresses,
     probes: Probes,
@@ -71,14 +72,15 @@ pub enum LinksError {
 }
 
 impl Links {
-    /// Subscribes, then lists the interfaces, so that no change is missed in between.
+    /// Subscribes, then lists the interfaces, so that no change is missed in between. Whether there are
+    /// `programs` of ours makes a difference to what is looked for ([`Self::look`]).
     ///
     /// # Errors
     ///
     /// [`LinksError`].
-    pub async fn open() -> Result<Self, LinksError> {
+    pub async fn open(programs: bool) -> Result<Self, LinksError> {
         let events = Subscription::open(NETLINK_ROUTE, &GROUPS).map_err(LinksError::Open)?;
-        let probes = Probes::open().await?;
+        let probes = Probes::open(programs).await?;
         let requests = Requests::open()?;
         let mut map: Map = requests.links().await?.into_iter().collect();
         let mut addresses = Addresses::default();
@@ -88,6 +90,7 @@ impl Links {
         }
         let mut links = Self {
             events,
+            programs,
             map,
             addresses,
             probes,
@@ -130,7 +133,8 @@ impl Links {
     }
 
     /// Looks for what the kernel reports no change of: programs that frames pass on their way out of these
-    /// interfaces. Returns the indexes of those where they are not those they were.
+    /// interfaces. Returns the indexes of those where they are not those they were. Where there are none of
+    /// ours to pass those by, nobody looks.
     pub fn look(&mut self, indexes: &BTreeSet<u32>) -> BTreeSet<u32> {
         let mut touched = BTreeSet::new();
         for index in indexes {
@@ -205,7 +209,7 @@ impl Links {
                 // a list would be, so the next events come from a new one.
                 Event::Lost => {
                     tracing::warn!("netlink: buffer full, the network interfaces are listed anew");
-                    let before = mem::replace(self, Self::open().await?).map;
+                    let before = mem::replace(self, Self::open(self.programs).await?).map;
                     touched.extend(before.keys().chain(self.map.keys()));
                     passing.gone.extend(self.hide_strangers(&before));
                 }

@@ -17,6 +17,8 @@ pub enum Confined<'a> {
     To(&'a [&'a str]),
     /// All, but bpf(2) ends with this error, as by a profile of seccomp(2).
     WithoutBpf(Errno),
+    /// All, but bpf(2) ends the process, as by `SystemCallFilter=~bpf` of systemd.exec(5).
+    EndedByBpf,
 }
 
 impl Netns {
@@ -37,7 +39,12 @@ impl Netns {
             }
             Confined::WithoutBpf(error) => {
                 let mut command = self.command(program);
-                forbid_bpf(&mut command, error)?;
+                forbid_bpf(&mut command, SeccompAction::Errno(error as u32))?;
+                Ok(command)
+            }
+            Confined::EndedByBpf => {
+                let mut command = self.command(program);
+                forbid_bpf(&mut command, SeccompAction::KillProcess)?;
                 Ok(command)
             }
         }
@@ -45,11 +52,11 @@ impl Netns {
 }
 
 #[expect(unsafe_code, reason = "code between fork and exec")]
-fn forbid_bpf(command: &mut Command, error: Errno) -> Result<()> {
+fn forbid_bpf(command: &mut Command, instead: SeccompAction) -> Result<()> {
     let filter = SeccompFilter::new(
         [(libc::SYS_bpf, Vec::new())].into(),
         SeccompAction::Allow,
-        SeccompAction::Errno(error as u32),
+        instead,
         std::env::consts::ARCH.try_into()?,
     );
     let filter: BpfProgram = filter.context("no filter for bpf(2)")?.try_into()?;

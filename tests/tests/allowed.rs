@@ -3,6 +3,7 @@
 //! - With exactly the capabilities that the documents and the compose file name, it is the TC program.
 //! - Without `CAP_BPF`, without `CAP_PERFMON` (for which the verifier is stricter), and where a profile of
 //!   seccomp blocks bpf(2), packet sockets make the copies, and why is told once.
+//! - Who wants packet sockets needs no bpf(2), and never calls it.
 //! - What packet sockets can't do, and what is demanded by name, ends mcr with the reason.
 
 use std::process::Command;
@@ -176,5 +177,16 @@ fn what_is_demanded_is_not_replaced() -> Result<()> {
     // Packet sockets need no more than this.
     let (code, said) = ends(relay, Confined::To(&["BPF", "PERFMON"]), RELAY, "afpacket")?;
     ensure!(code == 77 && said.contains("CAP_NET_RAW"), "{code}, {said}");
+    Ok(())
+}
+
+#[test]
+fn packet_sockets_never_ask_for_programs() -> Result<()> {
+    let topology = Topology::fan_out(2)?;
+    let arguments = ["--datapath", "afpacket", "--stats", "50ms"];
+    let to = Confined::EndedByBpf;
+    let mcr = Mcr::confined(&topology.relay, to, &rules(&[RELAY]), &arguments)?;
+    relays(&topology, &mcr, "afpacket")?;
+    mcr.finish()?;
     Ok(())
 }

@@ -205,7 +205,7 @@ fn on_clsact_relaying_goes_on_while_the_controller_is_busy() -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let links = runtime.block_on(Links::open())?;
+        let links = runtime.block_on(Links::open(true))?;
         let world = World {
             relays: rules.relays,
             links: links.map().clone(),

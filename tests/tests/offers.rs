@@ -54,7 +54,7 @@ async fn until(links: &mut Links, name: &str, condition: impl Fn(&Offers) -> boo
 #[test]
 fn a_veth_sends_for_xdp_as_long_as_its_other_end_takes_it() -> Result<()> {
     inside(async |netns, other| {
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         let offers = named(&links, "v0")?.offers;
         ensure!(offers.device == "veth" && offers.xdp, "{offers:?}");
         ensure!(!offers.xdp_transmit && !offers.queues, "{offers:?}");
@@ -87,11 +87,11 @@ fn programs_of_others_come_and_go() -> Result<()> {
     inside(async |netns, _| {
         let program = Foreign::xdp()?;
         let pin = program.pin().display();
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         for mode in ["xdpdrv", "xdpgeneric"] {
             netns.ip(&format!("link set v0 {mode} pinned {pin}"))?;
             until(&mut links, "v0", |offers| offers.foreign_xdp.is_some()).await?;
-            let again = named(&Links::open().await?, "v0")?;
+            let again = named(&Links::open(true).await?, "v0")?;
             ensure!(again == named(&links, "v0")?, "{again:?}");
             netns.ip(&format!("link set v0 {mode} off"))?;
             until(&mut links, "v0", |offers| offers.foreign_xdp.is_none()).await?;
@@ -103,11 +103,11 @@ fn programs_of_others_come_and_go() -> Result<()> {
 #[test]
 fn tags_are_taken_out_as_ethtool_says() -> Result<()> {
     inside(async |netns, _| {
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         ensure!(named(&links, "v0")?.offers.strips_tags);
         netns.ethtool("-K v0 rxvlan off rx-vlan-stag-hw-parse off")?;
         until(&mut links, "v0", |offers| !offers.strips_tags).await?;
-        ensure!(!named(&Links::open().await?, "v0")?.offers.strips_tags);
+        ensure!(!named(&Links::open(true).await?, "v0")?.offers.strips_tags);
         netns.ethtool("-K v0 rxvlan on")?;
         until(&mut links, "v0", |offers| offers.strips_tags).await
     })
@@ -120,7 +120,7 @@ fn checksums_are_left_to_links_as_ethtool_says() -> Result<()> {
         netns.ip("link set v0 master br0")?;
         netns.ip("link add v1 type veth peer name p1")?;
         netns.ip("link add mv0 link v1 type macvlan mode bridge")?;
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         let takes = |links: &Links, name: &str| -> Result<bool> {
             Ok(named(links, name)?.offers.takes_unfinished)
         };
@@ -129,9 +129,9 @@ fn checksums_are_left_to_links_as_ethtool_says() -> Result<()> {
         }
         netns.ethtool("-K v0 tx off")?;
         until(&mut links, "v0", |offers| !offers.takes_unfinished).await?;
-        ensure!(!takes(&Links::open().await?, "v0")?);
+        ensure!(!takes(&Links::open(true).await?, "v0")?);
         // Who sends by a port has checksums finished on the way there.
-        ensure!(takes(&Links::open().await?, "br0")?);
+        ensure!(takes(&Links::open(true).await?, "br0")?);
         netns.ethtool("-K v0 tx on")?;
         until(&mut links, "v0", |offers| offers.takes_unfinished).await
     })
@@ -140,10 +140,10 @@ fn checksums_are_left_to_links_as_ethtool_says() -> Result<()> {
 #[test]
 fn queues_and_filters_on_the_way_out_are_seen() -> Result<()> {
     inside(async |netns, _| {
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         netns.tc("qdisc add dev v0 root pfifo")?;
         until(&mut links, "v0", |offers| offers.queues).await?;
-        ensure!(named(&Links::open().await?, "v0")?.offers.queues);
+        ensure!(named(&Links::open(true).await?, "v0")?.offers.queues);
         netns.tc("qdisc del dev v0 root")?;
         until(&mut links, "v0", |offers| !offers.queues).await?;
         // The qdisc alone does nothing, nor do filters of what arrives.
@@ -153,10 +153,10 @@ fn queues_and_filters_on_the_way_out_are_seen() -> Result<()> {
         netns.tc(&format!("filter add dev v0 ingress bpf da pinned {pin}"))?;
         netns.tc(&format!("filter add dev v0 egress bpf da pinned {pin}"))?;
         until(&mut links, "v0", |offers| offers.queues).await?;
-        ensure!(named(&Links::open().await?, "v0")?.offers.queues);
+        ensure!(named(&Links::open(true).await?, "v0")?.offers.queues);
         netns.tc("filter del dev v0 egress")?;
         until(&mut links, "v0", |offers| !offers.queues).await?;
-        ensure!(!named(&Links::open().await?, "v0")?.offers.queues);
+        ensure!(!named(&Links::open(true).await?, "v0")?.offers.queues);
         Ok(())
     })
 }
@@ -164,7 +164,7 @@ fn queues_and_filters_on_the_way_out_are_seen() -> Result<()> {
 #[test]
 fn programs_on_the_way_out_are_seen_when_somebody_looks() -> Result<()> {
     inside(async |netns, _| {
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         let index = netns.link("v0")?.index;
         let leaving =
             |links: &Links| -> Result<usize> { Ok(named(links, "v0")?.offers.leaving.len()) };
@@ -173,7 +173,7 @@ fn programs_on_the_way_out_are_seen_when_somebody_looks() -> Result<()> {
         let attached = program.on_tcx(netns, "v0", Direction::Egress)?;
         ensure!(links.look(&[index].into()) == [index].into() && leaving(&links)? == 1);
         ensure!(links.look(&[index].into()).is_empty() && leaving(&links)? == 1);
-        ensure!(leaving(&Links::open().await?)? == 1);
+        ensure!(leaving(&Links::open(true).await?)? == 1);
         drop(attached);
         // Any news of the link is a reason to look as well.
         netns.ip("link set v0 mtu 1400")?;
@@ -185,7 +185,7 @@ fn programs_on_the_way_out_are_seen_when_somebody_looks() -> Result<()> {
 fn filters_that_links_share_are_seen() -> Result<()> {
     inside(async |netns, _| {
         netns.tc("qdisc add dev v0 egress_block 7 clsact")?;
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         let program = Foreign::tc(1)?;
         let pin = program.pin().display();
         netns.tc(&format!("filter add block 7 bpf da pinned {pin}"))?;
@@ -197,7 +197,7 @@ fn filters_that_links_share_are_seen() -> Result<()> {
 fn after_an_overrun_everything_is_as_it_is() -> Result<()> {
     inside(async |netns, other| {
         netns.ip("link add busy type bridge")?;
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         let busy: Vec<_> = (0..8000)
             .map(|n| format!("qdisc replace dev busy root pfifo limit {}", 1 + n))
             .collect();

@@ -68,7 +68,7 @@ fn addresses_come_and_go() -> Result<()> {
         netns.ip("address add 10.1.0.1/16 brd + dev v0")?;
         netns.ip("address add 10.2.0.1/24 dev v0")?;
         netns.address("v0", "fd00::1/64")?;
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         let nets = ["10.1.0.1/16", "10.2.0.1/24", "fd00::1/64"];
         // The second network was not given one, and has one all the same.
         let broadcasts = ["10.1.255.255", "10.2.0.255"];
@@ -101,7 +101,7 @@ fn addresses_come_and_go() -> Result<()> {
 fn a_storm_is_one_change() -> Result<()> {
     const LINKS: usize = 450;
     inside(async |netns| {
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         let lines: Vec<_> = (0..LINKS)
             .map(|n| {
                 format!(
@@ -125,7 +125,7 @@ fn a_storm_is_one_change() -> Result<()> {
 #[test]
 fn what_was_gone_is_seen_to_be_gone() -> Result<()> {
     inside(async |netns| {
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         let index = netns.link("v0")?.index;
         netns.ip("link del v0")?;
         netns.ip(&format!("link add v0 index {index} type veth peer name v1"))?;
@@ -158,7 +158,7 @@ fn overrun(netns: &Netns) -> Result<()> {
 fn after_an_overrun_everything_is_as_it_is() -> Result<()> {
     inside(async |netns| {
         netns.ip("link add busy type bridge")?;
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         overrun(netns)?;
         netns.ip("link del v0")?;
         netns.ip("link add last type bridge")?;
@@ -177,7 +177,7 @@ fn after_an_overrun_a_stranger_is_known_as_one() -> Result<()> {
     inside(async |netns| {
         netns.ip("link add busy type bridge")?;
         netns.address("v0", "10.2.0.1/24")?;
-        let mut links = Links::open().await?;
+        let mut links = Links::open(true).await?;
         overrun(netns)?;
         let index = netns.link("v0")?.index;
         netns.ip("link del v0")?;

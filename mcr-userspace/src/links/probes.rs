@@ -33,6 +33,8 @@ pub(super) struct Probes {
     queues: Queues,
     traffic_control: Subscription<Raw>,
     generic: Option<(Generic, Subscription<Raw>)>,
+    /// Whether there are programs of ours that send past those of others.
+    programs: bool,
     known: BTreeMap<u32, Known>,
     due: Due,
 }
@@ -53,8 +55,9 @@ enum Due {
 }
 
 impl Probes {
-    /// Hears of changes from now on. Nothing is known yet, and all is due.
-    pub(super) async fn open() -> Result<Self, LinksError> {
+    /// Hears of changes from now on. Nothing is known yet, and all is due. Of programs on the way out it is
+    /// asked only where there are `programs` of ours that pass them by: elsewhere bpf(2) may be forbidden.
+    pub(super) async fn open(programs: bool) -> Result<Self, LinksError> {
         let subscribe = |protocol, groups: &[u32]| {
             Subscription::open(protocol, groups).map_err(LinksError::Open)
         };
@@ -69,6 +72,7 @@ impl Probes {
             queues: Queues::open().map_err(LinksError::Open)?,
             traffic_control: subscribe(NETLINK_ROUTE, &[MulticastGroup::Tc as u32])?,
             generic,
+            programs,
             known: BTreeMap::new(),
             due: Due::All,
         })
@@ -152,13 +156,21 @@ impl Probes {
     /// Asks for the programs that frames pass on their way out of a link; says whether they are not
     /// those they were.
     pub(super) fn look(&mut self, index: u32) -> bool {
+        let leaving = self.leaving(index);
         let Some(known) = self.known.get_mut(&index) else {
             return false;
         };
-        let leaving = tcx::leaving(index);
         let differs = known.leaving != leaving;
         known.leaving = leaving;
         differs
+    }
+
+    fn leaving(&self, index: u32) -> Vec<u32> {
+        if self.programs {
+            tcx::leaving(index)
+        } else {
+            Vec::new()
+        }
     }
 
     /// What is so of a link; `None`: it is gone.
@@ -171,7 +183,7 @@ impl Probes {
         Some(Known {
             features,
             queues,
-            leaving: tcx::leaving(index),
+            leaving: self.leaving(index),
         })
     }
 
@@ -185,7 +197,7 @@ impl Probes {
         let known = |index: u32| Known {
             features: features.get(&index).copied().unwrap_or(Features::UNKNOWN),
             queues: queues.contains(&index),
-            leaving: tcx::leaving(index),
+            leaving: self.leaving(index),
         };
         indexes
             .into_iter()

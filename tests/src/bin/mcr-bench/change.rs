@@ -71,7 +71,7 @@ fn measure(args: &Options) -> Result<Times> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let links = runtime.block_on(Links::open())?;
+    let links = runtime.block_on(Links::open(true))?;
     let world = |text: &str| -> Result<World> {
         let mut clock = Clock::start()?;
         let rules = parse_bytes(text.as_bytes());
