@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rtnetlink::{packet_core::DefaultNla, sys::protocols::NETLINK_GENERIC};
 
-use super::raw::{self, Questions, Raw, find, text, word};
+use super::raw::{self, Questions, Raw, Unanswered, find, text, word};
 
 /// Octets of the header of generic netlink (`struct genlmsghdr`).
 const HEADER: usize = 4;
@@ -116,15 +116,21 @@ struct Family {
 
 impl Generic {
     /// Looks for the families; `None` where there is no generic netlink at all.
-    pub(super) async fn open() -> Option<Self> {
-        let questions = Questions::open(NETLINK_GENERIC).ok()?;
-        let netdev = family(&questions, netdev::NAME, netdev::NEWS).await;
-        let ethtool = family(&questions, ethtool::NAME, ethtool::NEWS).await;
-        Some(Self {
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`], but not for want of a family.
+    pub(super) async fn open() -> Result<Option<Self>, Unanswered> {
+        let Ok(questions) = Questions::open(NETLINK_GENERIC) else {
+            return Ok(None);
+        };
+        let netdev = family(&questions, netdev::NAME, netdev::NEWS).await?;
+        let ethtool = family(&questions, ethtool::NAME, ethtool::NEWS).await?;
+        Ok(Some(Self {
             questions,
             netdev,
             ethtool,
-        })
+        }))
     }
 
     /// The groups to hear by what has changed.
@@ -133,32 +139,48 @@ impl Generic {
         families.filter_map(|family| family.news).collect()
     }
 
-    /// What a link offers now. Of one that is gone nothing is known.
-    pub(super) async fn features(&self, index: u32) -> Features {
+    /// What a link offers now. Of one that is gone, or knows nothing of this, nothing is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`].
+    pub(super) async fn features(&self, index: u32) -> Result<Features, Unanswered> {
         let mut features = Features::UNKNOWN;
         if let Some(family) = &self.netdev {
             let which = DefaultNla::new(netdev::INDEX, index.to_ne_bytes().into());
             let question = message(family.id, netdev::GET, netdev::VERSION, &[which]);
-            if let Ok(Some(answer)) = self.questions.one(question).await {
+            if let Some(answer) = self.one(question).await? {
                 features.note_xdp(&answer);
             }
         }
         if let Some(family) = &self.ethtool {
             let (get, version) = (ethtool::GET_FEATURES, ethtool::VERSION);
             let question = message(family.id, get, version, &[of_link(index)]);
-            if let Ok(Some(answer)) = self.questions.one(question).await {
+            if let Some(answer) = self.one(question).await? {
                 features.note_offloads(&answer);
             }
         }
-        features
+        Ok(features)
+    }
+
+    /// The answer to a question about a link; `None` if it knows none.
+    async fn one(&self, question: Raw) -> Result<Option<Raw>, Unanswered> {
+        match self.questions.one(question).await {
+            Err(Unanswered::NoLink | Unanswered::Unsupported) => Ok(None),
+            answer => answer,
+        }
     }
 
     /// What all links offer that anything is known of.
-    pub(super) async fn all(&self) -> BTreeMap<u32, Features> {
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`]; for some drivers that know nothing, too.
+    pub(super) async fn all(&self) -> Result<BTreeMap<u32, Features>, Unanswered> {
         let mut all: BTreeMap<u32, Features> = BTreeMap::new();
         if let Some(family) = &self.netdev {
             let question = message(family.id, netdev::GET, netdev::VERSION, &[]);
-            for answer in self.questions.all(question).await.unwrap_or_default() {
+            for answer in self.questions.all(question).await? {
                 if let Some(index) = self.touched(&answer) {
                     let features = all.entry(index).or_insert(Features::UNKNOWN);
                     features.note_xdp(&answer);
@@ -169,14 +191,14 @@ impl Generic {
             let (get, version) = (ethtool::GET_FEATURES, ethtool::VERSION);
             let every = DefaultNla::new(ethtool::LINK | NESTED, Vec::new());
             let question = message(family.id, get, version, &[every]);
-            for answer in self.questions.all(question).await.unwrap_or_default() {
+            for answer in self.questions.all(question).await? {
                 if let Some(index) = self.touched(&answer) {
                     let features = all.entry(index).or_insert(Features::UNKNOWN);
                     features.note_offloads(&answer);
                 }
             }
         }
-        all
+        Ok(all)
     }
 
     /// The link that a message is about, be it news or an answer.
@@ -206,12 +228,21 @@ fn of_link(index: u32) -> DefaultNla {
 }
 
 /// The family of this name, with its group of this name.
-async fn family(questions: &Questions, name: &str, news: &str) -> Option<Family> {
+async fn family(
+    questions: &Questions,
+    name: &str,
+    news: &str,
+) -> Result<Option<Family>, Unanswered> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0);
     let name = DefaultNla::new(control::NAME, bytes);
     let question = message(control::FAMILY, control::GET, control::VERSION, &[name]);
-    read_family(&questions.one(question).await.ok()??, news)
+    match questions.one(question).await {
+        Ok(answer) => Ok(answer.and_then(|answer| read_family(&answer, news))),
+        // It is not there, or not for everybody.
+        Err(Unanswered::Closed(error)) => Err(Unanswered::Closed(error)),
+        Err(_) => Ok(None),
+    }
 }
 
 fn read_family(answer: &Raw, news: &str) -> Option<Family> {

@@ -6,7 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future, io,
+    future, io, mem,
+    time::Instant,
 };
 
 use rtnetlink::{
@@ -14,12 +15,13 @@ use rtnetlink::{
     packet_core::NetlinkPayload,
     sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE},
 };
+use tokio::time::sleep_until;
 
 use super::{
-    LinksError,
+    LinksError, RECOVERY,
     generic::{Features, Generic},
     queues::{self, Queues},
-    raw::Raw,
+    raw::{Raw, Unanswered},
     subscription::{Received, Subscription},
     tcx,
 };
@@ -37,6 +39,8 @@ pub(super) struct Probes {
     programs: bool,
     known: BTreeMap<u32, Known>,
     due: Due,
+    /// When what could not be asked for is tried again.
+    again: Option<Instant>,
 }
 
 /// What is known of a link.
@@ -49,6 +53,7 @@ struct Known {
 }
 
 /// Of which links what is known may not be so any more.
+#[derive(Debug, PartialEq, Eq)]
 enum Due {
     These(BTreeSet<u32>),
     All,
@@ -61,7 +66,8 @@ impl Probes {
         let subscribe = |protocol, groups: &[u32]| {
             Subscription::open(protocol, groups).map_err(LinksError::Open)
         };
-        let generic = match Generic::open().await {
+        let generic = Generic::open().await;
+        let generic = match generic.map_err(|error| LinksError::Closed(io::Error::other(error)))? {
             Some(generic) => {
                 let news = subscribe(NETLINK_GENERIC, &generic.groups())?;
                 Some((generic, news))
@@ -75,6 +81,7 @@ impl Probes {
             programs,
             known: BTreeMap::new(),
             due: Due::All,
+            again: None,
         })
     }
 
@@ -90,9 +97,16 @@ impl Probes {
                 None => future::pending().await,
             }
         };
+        let again = async {
+            match self.again {
+                Some(again) => sleep_until(again.into()).await,
+                None => future::pending().await,
+            }
+        };
         tokio::select! {
             heard = self.traffic_control.wait() => heard,
             heard = generic => heard,
+            () = again => Ok(()),
         }
     }
 
@@ -108,39 +122,72 @@ impl Probes {
         self.known.remove(&index);
     }
 
-    /// Asks for what may have changed, and returns the links of which something has.
+    /// Asks for what may have changed, and returns the links of which something has. What the kernel does
+    /// not say now is asked for again a while later.
     ///
     /// # Errors
     ///
-    /// Those of `recv(2)`.
+    /// Those of `recv(2)`, or that nothing is answered any more.
     pub(super) async fn ask(&mut self) -> io::Result<BTreeSet<u32>> {
         self.hear()?;
+        let changed = match mem::replace(&mut self.due, Due::NONE) {
+            Due::These(links) if links.len() < MANY => self.ask_for(links).await?,
+            _ => self.ask_for_all().await?,
+        };
+        let later = || Instant::now() + RECOVERY;
+        self.again = (self.due != Due::NONE).then(later);
+        Ok(changed)
+    }
+
+    /// Asks for these links.
+    async fn ask_for(&mut self, links: BTreeSet<u32>) -> io::Result<BTreeSet<u32>> {
         let mut changed = BTreeSet::new();
-        match std::mem::replace(&mut self.due, Due::These(BTreeSet::new())) {
-            Due::These(links) if links.len() < MANY => {
-                for index in links {
-                    let known = self.one(index).await;
-                    let before = match known.clone() {
-                        Some(known) => self.known.insert(index, known),
-                        None => self.known.remove(&index),
-                    };
-                    if before != known {
-                        changed.insert(index);
-                    }
+        for index in links {
+            let known = match self.one(index).await {
+                Ok(known) => Some(known),
+                Err(Unanswered::NoLink) => None,
+                Err(Unanswered::Closed(error)) => return Err(error),
+                Err(error) => {
+                    tracing::debug!("what link {index} offers can't be asked for: {error}");
+                    self.suspect(index);
+                    None
                 }
-            }
-            _ => {
-                let all = self.all().await;
-                let before = std::mem::replace(&mut self.known, all);
-                let indexes = before.keys().chain(self.known.keys());
-                let differs = |index: &&u32| before.get(index) != self.known.get(index);
-                changed.extend(indexes.filter(differs));
+            };
+            let before = match known.clone() {
+                Some(known) => self.known.insert(index, known),
+                None => self.known.remove(&index),
+            };
+            if before != known {
+                changed.insert(index);
             }
         }
         Ok(changed)
     }
 
-    /// Gives a link what is known of it.
+    /// Asks for all links at once, or one by one if one spoils the answer for all.
+    async fn ask_for_all(&mut self) -> io::Result<BTreeSet<u32>> {
+        let all = match self.all().await {
+            Ok(all) => all,
+            Err(Unanswered::Closed(error)) => return Err(error),
+            Err(error) => {
+                tracing::debug!("what links offer can't be asked for: {error}");
+                match self.queues.links().await {
+                    Ok(links) => return self.ask_for(links).await,
+                    Err(Unanswered::Closed(error)) => return Err(error),
+                    Err(_) => {
+                        self.due = Due::All;
+                        BTreeMap::new()
+                    }
+                }
+            }
+        };
+        let before = mem::replace(&mut self.known, all);
+        let indexes = before.keys().chain(self.known.keys());
+        let differs = |index: &&u32| before.get(index) != self.known.get(index);
+        Ok(indexes.filter(differs).copied().collect())
+    }
+
+    /// Gives a link what is known of it. Where nothing is, nothing is promised: it may have a queue.
     pub(super) fn complete(&self, index: u32, link: &mut LinkState) {
         let known = self.known.get(&index);
         let features = known.map_or(Features::UNKNOWN, |known| known.features);
@@ -149,7 +196,7 @@ impl Probes {
         offers.xdp_transmit = features.xdp_transmit;
         offers.strips_tags = features.strips_tags;
         offers.takes_unfinished = features.takes_unfinished;
-        offers.queues = known.is_some_and(|known| known.queues);
+        offers.queues = known.is_none_or(|known| known.queues);
         offers.leaving = known.map_or(Vec::new(), |known| known.leaving.clone());
     }
 
@@ -173,36 +220,35 @@ impl Probes {
         }
     }
 
-    /// What is so of a link; `None`: it is gone.
-    async fn one(&self, index: u32) -> Option<Known> {
+    /// What is so of a link.
+    async fn one(&self, index: u32) -> Result<Known, Unanswered> {
         let queues = self.queues.of(index).await?;
         let features = match &self.generic {
-            Some((generic, _)) => generic.features(index).await,
+            Some((generic, _)) => generic.features(index).await?,
             None => Features::UNKNOWN,
         };
-        Some(Known {
+        Ok(Known {
             features,
             queues,
             leaving: self.leaving(index),
         })
     }
 
-    async fn all(&self) -> BTreeMap<u32, Known> {
+    async fn all(&self) -> Result<BTreeMap<u32, Known>, Unanswered> {
+        let queues = self.queues.all().await?;
         let features = match &self.generic {
-            Some((generic, _)) => generic.all().await,
+            Some((generic, _)) => generic.all().await?,
             None => BTreeMap::new(),
         };
-        let queues = self.queues.all().await;
-        let indexes: BTreeSet<_> = features.keys().chain(&queues).copied().collect();
-        let known = |index: u32| Known {
-            features: features.get(&index).copied().unwrap_or(Features::UNKNOWN),
-            queues: queues.contains(&index),
-            leaving: self.leaving(index),
+        let known = |(index, queues)| {
+            let known = Known {
+                features: features.get(&index).copied().unwrap_or(Features::UNKNOWN),
+                queues,
+                leaving: self.leaving(index),
+            };
+            (index, known)
         };
-        indexes
-            .into_iter()
-            .map(|index| (index, known(index)))
-            .collect()
+        Ok(queues.into_iter().map(known).collect())
     }
 
     /// Takes in the news.
@@ -222,6 +268,8 @@ impl Probes {
 }
 
 impl Due {
+    const NONE: Self = Self::These(BTreeSet::new());
+
     /// Something has happened to the link that `touched` finds in a message; to any if it finds none.
     fn note(&mut self, news: &Received<Raw>, touched: impl Fn(&Raw) -> Option<u32>) {
         let index = match news {
@@ -237,6 +285,60 @@ impl Due {
             }
             (Some(_), Self::All) => {}
             (None, due) => *due = Self::All,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::sys::protocols::NETLINK_USERSOCK;
+
+    use super::*;
+    use crate::plan::Offers;
+
+    const LO: u32 = 1;
+
+    async fn offers(probes: &mut Probes) -> Offers {
+        probes.ask().await.unwrap();
+        let mut link = LinkState::default();
+        probes.complete(LO, &mut link);
+        link.offers
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_asked_for_is_not_promised_and_asked_for_again() {
+        let mut probes = Probes::open(false).await.unwrap();
+        assert!(!offers(&mut probes).await.queues);
+        assert_eq!((&probes.due, probes.again), (&Due::NONE, None));
+        for due in [Due::All, Due::These([LO].into())] {
+            // Generic netlink has no such questions.
+            let refusing = Queues::at(NETLINK_GENERIC).unwrap();
+            let right = mem::replace(&mut probes.queues, refusing);
+            probes.due = due;
+            assert!(offers(&mut probes).await.queues);
+            assert!(probes.due != Due::NONE && probes.again.is_some());
+            probes.queues = right;
+            assert!(!offers(&mut probes).await.queues);
+            assert_eq!((&probes.due, probes.again), (&Due::NONE, None));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_gone_is_not_asked_for_again() {
+        let mut probes = Probes::open(false).await.unwrap();
+        probes.due = Due::These([i32::MAX as u32].into());
+        assert!(probes.ask().await.unwrap().is_empty());
+        assert_eq!((&probes.due, probes.again), (&Due::NONE, None));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_does_not_answer_is_told_of() {
+        let mut probes = Probes::open(false).await.unwrap();
+        for due in [Due::All, Due::These([LO].into())] {
+            // Nobody is there to take questions.
+            probes.queues = Queues::at(NETLINK_USERSOCK).unwrap();
+            probes.due = due;
+            assert!(probes.ask().await.is_err());
         }
     }
 }

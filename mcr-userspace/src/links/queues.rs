@@ -1,11 +1,14 @@
 //! What frames pass on their way out of a link, and who sends past the host's stack leaves out: a qdisc,
 //! and filters.
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
-use super::raw::{Questions, Raw, find, text, word};
+use super::raw::{Questions, Raw, Unanswered, find, text, word};
 
 /// Types of messages (`include/uapi/linux/rtnetlink.h`).
 const GET_LINK: u16 = 18;
@@ -44,40 +47,74 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn open() -> io::Result<Self> {
-        let questions = Questions::open(NETLINK_ROUTE)?;
+        Self::at(NETLINK_ROUTE)
+    }
+
+    /// Asks by another protocol.
+    pub(super) fn at(protocol: isize) -> io::Result<Self> {
+        let questions = Questions::open(protocol)?;
         Ok(Self { questions })
     }
 
-    /// Whether frames wait in a queue, or pass filters of others, on their way out of a link; `None`: it
-    /// is gone.
-    pub(super) async fn of(&self, index: u32) -> Option<bool> {
-        let question = about(GET_LINK, LINK_HEADER, index);
-        let link = self.questions.one(question).await.ok()??;
-        Some(has_queue(&link) || self.has_filters(index).await)
+    /// All links there are.
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`].
+    pub(super) async fn links(&self) -> Result<BTreeSet<u32>, Unanswered> {
+        let links = self.questions.all(about(GET_LINK, LINK_HEADER, 0)).await?;
+        Ok(links.iter().filter_map(index).collect())
     }
 
-    /// The links of which [`Self::of`] holds.
-    pub(super) async fn all(&self) -> BTreeSet<u32> {
-        let every = |kind, header| self.questions.all(about(kind, header, 0));
-        let links = every(GET_LINK, LINK_HEADER).await.unwrap_or_default();
-        let links = links.iter().filter(|link| has_queue(link));
-        let mut found: BTreeSet<u32> = links.filter_map(index).collect();
-        let qdiscs = every(GET_QDISC, TC_HEADER).await.unwrap_or_default();
+    /// Whether frames wait in a queue, or pass filters of others, on their way out of a link.
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`].
+    pub(super) async fn of(&self, index: u32) -> Result<bool, Unanswered> {
+        let link = self
+            .questions
+            .one(about(GET_LINK, LINK_HEADER, index))
+            .await?;
+        let link = link.ok_or(Unanswered::NoLink)?;
+        Ok(has_queue(&link) || self.has_filters(index).await?)
+    }
+
+    /// What [`Self::of`] says of all links.
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`].
+    pub(super) async fn all(&self) -> Result<BTreeMap<u32, bool>, Unanswered> {
+        let links = self.questions.all(about(GET_LINK, LINK_HEADER, 0)).await?;
+        let queue = |link| Some((index(link)?, has_queue(link)));
+        let mut all: BTreeMap<_, _> = links.iter().filter_map(queue).collect();
+        let qdiscs = self
+            .of_traffic_control(about(GET_QDISC, TC_HEADER, 0))
+            .await?;
         for filtered in qdiscs.iter().filter(|qdisc| is_clsact(qdisc)) {
             if let Some(index) = index(filtered)
-                && self.has_filters(index).await
+                && let Some(queues) = all.get_mut(&index)
             {
-                found.insert(index);
+                *queues = *queues || self.has_filters(index).await?;
             }
         }
-        found
+        Ok(all)
     }
 
-    async fn has_filters(&self, index: u32) -> bool {
+    async fn has_filters(&self, index: u32) -> Result<bool, Unanswered> {
         let mut question = about(GET_FILTER, TC_HEADER, index);
         question.bytes[PARENT..PARENT + 4].copy_from_slice(&EGRESS.to_ne_bytes());
-        let filters = self.questions.all(question).await;
-        filters.is_ok_and(|filters| filters.iter().any(is_foreign))
+        let filters = self.of_traffic_control(question).await?;
+        Ok(filters.iter().any(is_foreign))
+    }
+
+    /// The answers of a part of the kernel that it may be built without: there is nothing then.
+    async fn of_traffic_control(&self, question: Raw) -> Result<Vec<Raw>, Unanswered> {
+        match self.questions.all(question).await {
+            Err(Unanswered::Unsupported) => Ok(Vec::new()),
+            answers => answers,
+        }
     }
 }
 

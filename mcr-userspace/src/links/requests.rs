@@ -1,6 +1,6 @@
 //! What the kernel is asked for.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, pin::pin};
 
 use futures::{Stream, StreamExt as _};
 use rtnetlink::{
@@ -12,13 +12,14 @@ use rtnetlink::{
         },
     },
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 
 use super::{
     LinksError,
     addresses::{self, Address},
     message,
     neighbours::{self, Heard, Key},
+    raw::PATIENCE,
 };
 use crate::plan::LinkState;
 
@@ -103,10 +104,15 @@ async fn collect<T>(
     answers: impl Stream<Item = Result<T, Error>>,
     what: &'static str,
 ) -> Result<Vec<T>, LinksError> {
-    let answers: Vec<_> = answers.collect().await;
-    let answers = answers.into_iter().collect::<Result<Vec<_>, _>>();
-    answers.map_err(|error| LinksError::List {
-        what,
-        error: error.to_string(),
-    })
+    let failed = |error: String| LinksError::List { what, error };
+    let mut answers = pin!(answers);
+    let mut all = Vec::new();
+    loop {
+        match timeout(PATIENCE, answers.next()).await {
+            Ok(Some(Ok(answer))) => all.push(answer),
+            Ok(Some(Err(error))) => return Err(failed(error.to_string())),
+            Ok(None) => return Ok(all),
+            Err(late) => return Err(failed(late.to_string())),
+        }
+    }
 }
