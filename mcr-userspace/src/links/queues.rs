@@ -36,7 +36,8 @@ const OURS: &[u8] = b"mcr_";
 const NO_QUEUE: [&[u8]; 2] = [b"noqueue", b"noop"];
 
 /// The qdiscs that cards get by themselves (`net/sched/sch_generic.c`, `net.core.default_qdisc`): they
-/// keep order between senders, and nobody has asked for them.
+/// keep order between senders, and as a rule nobody has asked for them. Whether somebody has (`fq` with
+/// a `maxrate`, a child of `mq`) the message of a link doesn't say.
 const OF_CARDS: [&[u8]; 4] = [b"mq", b"pfifo_fast", b"fq_codel", b"fq"];
 
 /// Asks for qdiscs and filters.
