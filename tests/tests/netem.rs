@@ -60,6 +60,18 @@ fn is_in_order(numbers: &[u64]) -> bool {
     numbers.is_sorted_by(|a, b| a < b)
 }
 
+/// Makes frames pass netem on their way out of `out0`: where XDP makes the copies, once mcr has left it.
+fn disturb(topology: &Topology, mcr: &Mcr, datapath: Datapath, netem: &str) -> Result<()> {
+    let relay = &topology.relay;
+    relay.tc(&format!("qdisc add dev out0 root netem {netem}"))?;
+    if datapath == Datapath::Xdp {
+        let tc = datapath.plain()?.shown();
+        let clones = ["out0", "out1"].map(|link| (link, tc, "clone"));
+        mcr.until_chosen("239.1.1.1", &clones)?;
+    }
+    Ok(())
+}
+
 /// A topology in which nobody sends anything by himself, which would be counted by a qdisc.
 fn quiet() -> Result<Topology> {
     let topology = Topology::fan_out(2)?;
@@ -110,9 +122,7 @@ fn what_an_egress_loses_was_sent(datapath: Datapath) -> Result<()> {
     let topology = quiet()?;
     let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let captures = captures(&topology)?;
-    topology
-        .relay
-        .tc("qdisc add dev out0 root netem loss 20% limit 100000")?;
+    disturb(&topology, &mcr, datapath, "loss 20% limit 100000")?;
     send(&topology, FRAMES)?;
     mcr.until(|stats| stats.relay("r") >= FRAMES)?;
     let left = FRAMES - dropped(&topology.relay, "out0")?;
@@ -137,9 +147,8 @@ fn what_a_full_queue_refuses_is_told(datapath: Datapath) -> Result<()> {
     let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let captures = captures(&topology)?;
     // Nothing leaves it until all have been refused.
-    topology.relay.tc(&format!(
-        "qdisc add dev out0 root netem delay 3s limit {ROOM}"
-    ))?;
+    let netem = format!("delay 3s limit {ROOM}");
+    disturb(&topology, &mcr, datapath, &netem)?;
     send(&topology, FRAMES)?;
     let stats = mcr.until(|stats| stats.relay("r") >= FRAMES)?;
     let sent = stats.copies("out0");
@@ -175,12 +184,16 @@ fn delay_loses_nothing_and_holds_up_nobody(datapath: Datapath) -> Result<()> {
     let topology = quiet()?;
     let mcr = Mcr::relaying(datapath, &topology, &[RELAY])?;
     let captures = captures(&topology)?;
-    let delay = "root netem delay 1s limit 100000";
+    let delay = "delay 1s limit 100000";
     for (netns, link) in [
         (&topology.sender, Topology::SENDER_LINK),
         (&topology.relay, "out0"),
     ] {
-        netns.tc(&format!("qdisc add dev {link} {delay}"))?;
+        if link == "out0" {
+            disturb(&topology, &mcr, datapath, delay)?;
+        } else {
+            netns.tc(&format!("qdisc add dev {link} root netem {delay}"))?;
+        }
         let already = captures.each_ref().map(|capture| {
             let frames = capture.frames()?;
             Ok(frames.iter().filter_map(number).count() as u64)
