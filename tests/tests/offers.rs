@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use mcr::{
     links::Links,
     plan::{LinkState, Offers},
@@ -193,15 +193,35 @@ fn filters_that_links_share_are_seen() -> Result<()> {
     })
 }
 
+/// Whether the kernel has dropped messages for a socket of this namespace that hears of traffic control.
+fn has_overrun(netns: &Netns) -> Result<bool> {
+    const ROUTE: &str = "0";
+    const TRAFFIC_CONTROL: u32 = 1 << (4 - 1);
+    let sockets = netns.proc_net("netlink")?;
+    for line in sockets.lines().skip(1) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [_, protocol, _, groups, _, _, _, _, drops, ..] = words[..] else {
+            bail!("a strange line: {line}");
+        };
+        let groups = u32::from_str_radix(groups, 16)?;
+        if protocol == ROUTE && groups & TRAFFIC_CONTROL != 0 && drops != "0" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 #[test]
 fn after_an_overrun_everything_is_as_it_is() -> Result<()> {
     inside(async |netns, other| {
         netns.ip("link add busy type bridge")?;
         let mut links = Links::open(true).await?;
-        let busy: Vec<_> = (0..8000)
+        let busy: Vec<_> = (0..30_000)
             .map(|n| format!("qdisc replace dev busy root pfifo limit {}", 1 + n))
             .collect();
+        ensure!(!has_overrun(netns)?);
         netns.tc_batch(&busy.join("\n"))?;
+        ensure!(has_overrun(netns)?, "the socket had room for all events");
         other.ethtool("-K p0 gro on")?;
         netns.tc("qdisc add dev v0 root pfifo")?;
         until(&mut links, "v0", |offers| {
