@@ -17,8 +17,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Confined, Datapath, Direction, Feature, Foreign, Inject, Mcr, Process, Tap,
-    Topology, UdpFrame, binary, on_every_datapath, rules, skipped, socket,
+    Capture, Captured, Confined, Datapath, Direction, Foreign, Inject, Mcr, Process, Tap, Topology,
+    UdpFrame, binary, needs, on_every_datapath, rules, socket,
 };
 use serde_json::Value;
 
@@ -145,9 +145,7 @@ type Change<'a> = (
 
 #[test]
 fn the_choice_follows_offloads_queues_and_filters() -> Result<()> {
-    if skipped(&[Feature::Tcx])? {
-        return Ok(());
-    }
+    needs!(XdpFeatures, Tcx);
     let topology = topology()?;
     let (relay, receiver) = (&topology.relay, &topology.receiver);
     let program = Foreign::tc(relay.link("lo")?.index)?;
@@ -196,6 +194,7 @@ fn the_choice_follows_offloads_queues_and_filters() -> Result<()> {
 
 #[test]
 fn the_choice_follows_links_that_go_and_come() -> Result<()> {
+    needs!(XdpFeatures);
     let topology = topology()?;
     let (relay, receiver) = (&topology.relay, &topology.receiver);
     let mcr = auto(&topology, RULE)?;
@@ -218,6 +217,7 @@ fn the_choice_follows_links_that_go_and_come() -> Result<()> {
 
 #[test]
 fn nobody_is_pushed_aside() -> Result<()> {
+    needs!(XdpFeatures);
     let topology = topology()?;
     let relay = &topology.relay;
     let program = Foreign::xdp()?;
@@ -243,6 +243,7 @@ fn nobody_is_pushed_aside() -> Result<()> {
 
 #[test]
 fn what_is_demanded_ends_it_at_the_start_and_is_told_of_later() -> Result<()> {
+    needs!(XdpFeatures);
     let topology = topology()?;
     let relay = &topology.relay;
     let ends = |rule: &str, words: &str| -> Result<()> {
@@ -293,6 +294,7 @@ fn what_is_demanded_ends_it_at_the_start_and_is_told_of_later() -> Result<()> {
 
 #[test]
 fn xdp_takes_no_more_than_the_capabilities_of_the_documents() -> Result<()> {
+    needs!(XdpFeatures);
     let topology = topology()?;
     let own = Confined::To(&["BPF", "PERFMON", "NET_ADMIN", "NET_RAW"]);
     let mcr = Mcr::confined(&topology.relay, own, &rules(&[RULE]), &["--stats", "50ms"])?;

@@ -18,8 +18,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Held, Inject, Mcr, Member, Topology, UdpFrame, on_both_hooks,
-    socket, udp_sender,
+    Capture, Captured, Datapath, Held, Inject, Mcr, Member, Topology, UdpFrame, needs,
+    on_both_hooks, socket, udp_sender,
 };
 use nix::sys::{
     signal::Signal,
@@ -118,6 +118,7 @@ fn frame(number: u32) -> Result<Vec<u8>> {
 }
 
 fn everybody_gets_everything_and_the_host_keeps_it(datapath: Datapath) -> Result<()> {
+    needs!(Broadcast);
     let topology = Topology::fan_out(LINKS)?;
     let mcr = relaying(datapath, &topology, ", ttl: 77")?;
     for (source, group) in BOTH {
@@ -160,6 +161,7 @@ fn everybody_gets_everything_and_the_host_keeps_it(datapath: Datapath) -> Result
 /// As large as the links take them, which is larger than what the link of mcr's own has for an MTU.
 fn large_frames_pass(datapath: Datapath) -> Result<()> {
     const MTU: usize = 9000;
+    needs!(Broadcast);
     let topology = Topology::fan_out(LINKS)?;
     topology.sender.ip(&format!("link set eth0 mtu {MTU}"))?;
     let relay = topology.egresses.iter().chain([&topology.ingress]);
@@ -196,6 +198,7 @@ fn what_is_copied_one_by_one_comes_in_its_order(datapath: Datapath) -> Result<()
     const SEGMENTS: u32 = 20;
     const SIZE: usize = 1000;
     const TURNS: u32 = 100;
+    needs!(Broadcast);
     let topology = Topology::fan_out(LINKS)?;
     let mcr = relaying(datapath, &topology, "")?;
     let group = socket("239.1.1.1:5000")?;
@@ -270,6 +273,7 @@ fn what_is_repeated_does_not_overtake(datapath: Datapath) -> Result<()> {
 /// Which the kernel does not show to programs as that of mcr's own link.
 fn what_somebody_has_redirected_before_is_copied(datapath: Datapath) -> Result<()> {
     const FRAMES: u32 = 100;
+    needs!(Broadcast);
     let topology = Topology::fan_out(LINKS)?;
     let relay = &topology.relay;
     relay.veth_to(&topology.sender, "in1", "eth1")?;
@@ -298,6 +302,7 @@ fn what_somebody_has_redirected_before_is_copied(datapath: Datapath) -> Result<(
 
 fn counters_are_those_of_the_links(datapath: Datapath) -> Result<()> {
     const FRAMES: u32 = 500;
+    needs!(Broadcast);
     let topology = Topology::fan_out(LINKS)?;
     for local in ["keep", "drop"] {
         let mcr = relaying(
@@ -406,6 +411,7 @@ fn cpus() -> Result<usize> {
 }
 
 fn a_link_that_goes_down_takes_no_other_with_it(datapath: Datapath) -> Result<()> {
+    needs!(Broadcast);
     let topology = Topology::fan_out(LINKS)?;
     let relay = &topology.relay;
     let mcr = relaying(datapath, &topology, "")?;
@@ -442,6 +448,7 @@ fn a_link_that_goes_down_takes_no_other_with_it(datapath: Datapath) -> Result<()
 }
 
 fn a_link_that_leaves_takes_no_other_with_it(datapath: Datapath) -> Result<()> {
+    needs!(Broadcast);
     let topology = Topology::fan_out(LINKS)?;
     let relay = &topology.relay;
     let mcr = relaying(datapath, &topology, "")?;
@@ -508,6 +515,7 @@ fn many_links_may_leave_at_once_and_come_back(datapath: Datapath) -> Result<()> 
 }
 
 fn a_queue_is_not_passed_by(datapath: Datapath) -> Result<()> {
+    needs!(Broadcast);
     let topology = Topology::fan_out(LINKS)?;
     let mcr = relaying(datapath, &topology, "")?;
     let one = &topology.egresses[ONE];
@@ -522,6 +530,7 @@ fn a_queue_is_not_passed_by(datapath: Datapath) -> Result<()> {
 }
 
 fn without_its_own_link_it_goes_on(datapath: Datapath) -> Result<()> {
+    needs!(Broadcast);
     for end in ["link del mcr-fan0", "link set mcr-fan0 down"] {
         let topology = Topology::fan_out(LINKS)?;
         let mcr = relaying(datapath, &topology, "")?;
@@ -541,6 +550,7 @@ fn without_its_own_link_it_goes_on(datapath: Datapath) -> Result<()> {
 }
 
 fn nothing_stays_after_a_kill(datapath: Datapath) -> Result<()> {
+    needs!(Broadcast);
     let topology = Topology::fan_out(LINKS)?;
     let links = || topology.relay.ip_output("-brief link show type tun");
     ensure!(links()?.is_empty());

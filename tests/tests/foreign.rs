@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Datapath, Direction, Feature, Foreign, Inject, Mcr, Topology, UdpFrame,
-    on_every_datapath, skipped, socket,
+    Capture, Captured, Datapath, Direction, Foreign, Inject, Mcr, Topology, UdpFrame, needs,
+    on_every_datapath, socket,
 };
 use serde_json::Value;
 
@@ -30,9 +30,7 @@ fn frame() -> Result<Vec<u8>> {
 }
 
 fn programs_on_tcx_see_frames_as_they_came(datapath: Datapath) -> Result<()> {
-    if skipped(&[Feature::Tcx])? {
-        return Ok(());
-    }
+    needs!(Tcx);
     // They send what they see to out2 and out3, and what leaves by out1 to out4.
     let topology = Topology::fan_out(5)?;
     let relay = &topology.relay;

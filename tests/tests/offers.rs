@@ -14,7 +14,7 @@ use mcr::{
     links::Links,
     plan::{LinkState, Offers},
 };
-use mcr_tests::{Direction, Foreign, Netns};
+use mcr_tests::{Direction, Foreign, Netns, needs};
 use tokio::{runtime, time::timeout};
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -53,6 +53,7 @@ async fn until(links: &mut Links, name: &str, condition: impl Fn(&Offers) -> boo
 
 #[test]
 fn a_veth_sends_for_xdp_as_long_as_its_other_end_takes_it() -> Result<()> {
+    needs!(XdpFeatures);
     inside(async |netns, other| {
         let mut links = Links::open(true).await?;
         let offers = named(&links, "v0")?.offers;
@@ -163,6 +164,7 @@ fn queues_and_filters_on_the_way_out_are_seen() -> Result<()> {
 
 #[test]
 fn programs_on_the_way_out_are_seen_when_somebody_looks() -> Result<()> {
+    needs!(Tcx);
     inside(async |netns, _| {
         let mut links = Links::open(true).await?;
         let index = netns.link("v0")?.index;
@@ -213,6 +215,7 @@ fn has_overrun(netns: &Netns) -> Result<bool> {
 
 #[test]
 fn after_an_overrun_everything_is_as_it_is() -> Result<()> {
+    needs!(XdpFeatures);
     inside(async |netns, other| {
         netns.ip("link add busy type bridge")?;
         let mut links = Links::open(true).await?;
