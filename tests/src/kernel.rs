@@ -62,6 +62,12 @@ impl Held {
         self.programs.iter().copied()
     }
 
+    /// The ids of programs' attachments that it holds, as on TCX: one that is made again has another.
+    #[must_use]
+    pub fn attached(&self) -> &BTreeSet<u32> {
+        &self.attachments
+    }
+
     /// To how many places it holds a program attached by a descriptor, as on TCX.
     #[must_use]
     pub fn attachments(&self) -> usize {

@@ -3,7 +3,7 @@
 //! - Where XDP is right it is taken, and left for the TC program as soon as it is not: an offload changed,
 //!   a queue, a filter or a program of somebody else on the way out, a link down, or gone. Links that
 //!   nothing happens to get all frames meanwhile, once.
-//! - It is taken again when all is as it was.
+//! - It is taken again when all is as it was. Programs stay attached while a link is down.
 //! - On XDP nobody is pushed aside: who is there stays, and who comes later is refused by the kernel.
 //! - What is demanded ends mcr if it can't be had at the start, and is told of if it can't be later.
 //! - Egress sets of all kinds of links get what is right for each of their members.
@@ -17,8 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Confined, Datapath, Direction, Foreign, Inject, Mcr, Process, Tap, Topology,
-    UdpFrame, binary, needs, on_every_datapath, rules, socket,
+    Capture, Captured, Confined, Datapath, Direction, Foreign, Inject, Mcr, Process, Tap, Topology, UdpFrame, binary, needs, on_every_datapath, rules, socket, Feature, Held, skipped,
 };
 use serde_json::Value;
 
@@ -199,12 +198,20 @@ fn the_choice_follows_links_that_go_and_come() -> Result<()> {
     let (relay, receiver) = (&topology.relay, &topology.receiver);
     let mcr = auto(&topology, RULE)?;
     mcr.ensure_chosen(GROUP, &chosen(&LINKS, true))?;
+    let attached = Held::by(&mcr)?;
     loses_nothing(&topology, &["eth0", "eth2"], || {
         relay.ip("link set out1 down")?;
         mcr.until_chosen(GROUP, &chosen(&LINKS, false))
     })?;
+    let meanwhile = Held::by(&mcr)?;
     relay.ip("link set out1 up")?;
     mcr.until_chosen(GROUP, &chosen(&LINKS, true))?;
+    for now in [meanwhile, Held::by(&mcr)?] {
+        ensure!(
+            now.attached() == attached.attached(),
+            "attached anew: {now:?}, {attached:?}"
+        );
+    }
     // With its other end goes the link, which the relay then waits for.
     let left = ["out0", "out2"];
     loses_nothing(&topology, &["eth0", "eth2"], || {

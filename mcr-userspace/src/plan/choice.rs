@@ -43,6 +43,12 @@ impl Replicator {
             Self::Ring => "ring",
         }
     }
+
+    /// Whether it is the XDP program.
+    #[must_use]
+    pub const fn is_xdp(self) -> bool {
+        matches!(self, Self::XdpRedirect | Self::XdpBroadcast)
+    }
 }
 
 /// A replicator, and why it is this one.
@@ -52,17 +58,38 @@ pub struct Choice {
     pub replicator: Replicator,
     /// Why not a faster one, as a sentence; empty: there is none.
     pub reason: String,
+    /// Whether the XDP program is to be attached to the ingress link: it makes the copies, or will as soon
+    /// as what is in its way has passed. It stays where it is meanwhile, because some drivers stop all
+    /// traffic of a card for a moment to attach or detach it, or take the link down, on which the next choice
+    /// would depend.
+    pub attached: bool,
 }
 
 impl Choice {
     /// Whether it is not what is demanded. Without programs in the kernel, or with the TC program, there
     /// is nothing else to choose.
     pub(super) fn denies(&self, demanded: DatapathChoice) -> bool {
-        let served = matches!(
-            self.replicator,
-            Replicator::XdpRedirect | Replicator::XdpBroadcast
-        );
-        demanded == DatapathChoice::Xdp && !served
+        demanded == DatapathChoice::Xdp && !self.replicator.is_xdp()
+    }
+}
+
+/// Why a way can't be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Objection {
+    /// As a sentence without an end.
+    why: String,
+    /// Whether it passes by itself: a link that is down, a station that is not known yet. Nothing that lasts
+    /// is in the way as well.
+    passing: bool,
+}
+
+impl From<String> for Objection {
+    /// One that lasts until somebody changes something.
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            passing: false,
+        }
     }
 }
 
@@ -79,13 +106,12 @@ pub(super) struct Job<'a> {
     pub(super) limited: bool,
 }
 
-/// Whether a way to make copies can make those of a job: its replicator, or why it can't, as a sentence
-/// without an end.
-type Way = fn(&World, &Job<'_>) -> Result<Replicator, String>;
+/// Whether a way to make copies can make those of a job: its replicator, or why it can't.
+type Way = fn(&World, &Job<'_>) -> Result<Replicator, Objection>;
 
 /// The ways that are faster than one clone after another, each with its name.
 const XDP: (&str, Way) = ("xdp", xdp::way);
-const BROADCAST: (&str, Way) = ("broadcast", broadcast::can);
+const BROADCAST: (&str, Way) = ("broadcast", |world, job| Ok(broadcast::can(world, job)?));
 
 /// Chooses the fastest replicator that is right for a job.
 ///
@@ -97,6 +123,7 @@ pub(super) fn choose(world: &World, job: &Job<'_>) -> Choice {
         return Choice {
             replicator: Replicator::Ring,
             reason: world.no_programs.clone(),
+            attached: false,
         };
     }
     // A single copy the TC program makes by redirection, which nothing outdoes but XDP.
@@ -112,22 +139,23 @@ pub(super) fn choose(world: &World, job: &Job<'_>) -> Choice {
 
 /// The first of these ways that can, or else clones.
 fn first(ways: &[(&str, Way)], world: &World, job: &Job<'_>) -> Choice {
+    let mut choice = Choice::default();
     let mut reasons = Vec::new();
     for (name, way) in ways {
         match way(world, job) {
             Ok(replicator) => {
-                return Choice {
-                    replicator,
-                    reason: reasons.join("; "),
-                };
+                choice.replicator = replicator;
+                choice.attached |= replicator.is_xdp();
+                break;
             }
-            Err(why) => reasons.push(format!("{name}: {why}")),
+            Err(objection) => {
+                choice.attached |= objection.passing;
+                reasons.push(format!("{name}: {}", objection.why));
+            }
         }
     }
-    Choice {
-        replicator: Replicator::Clone,
-        reason: reasons.join("; "),
-    }
+    choice.reason = reasons.join("; ");
+    choice
 }
 
 #[cfg(test)]
@@ -143,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_first_way_that_can_is_taken_and_why_not_those_before_it_is_told() {
-        let cannot: Way = |_, _| Err("the moon is full".to_owned());
+        let cannot: Way = |_, _| Err("the moon is full".to_owned().into());
         let can: Way = |_, _| Ok(Replicator::Broadcast);
         let world = World::default();
         let taken = |ways: &[(&str, Way)]| {

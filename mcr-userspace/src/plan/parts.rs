@@ -17,7 +17,7 @@ use mcr_common::{
 
 use super::{
     PlanError, bulk,
-    choice::{Job, Replicator, broadcast::standing_for, choose, xdp},
+    choice::{Choice, Job, Replicator, broadcast::standing_for, choose, xdp},
     circles::Circles,
     intern::{Full, Interner},
     table::{Devices, Fan, FrameRoute, Groups, Owner, Place, Sources, Table},
@@ -313,7 +313,7 @@ impl<'a> Parts<'a> {
                 if choice.replicator == Replicator::Broadcast {
                     slot.fan = self.fan(set, &egresses, named)?;
                 }
-                slot.xdp = self.serve(&job, set, choice.replicator) as u8;
+                slot.xdp = self.serve(&job, set, &choice) as u8;
                 self.table.choices.insert(id, choice);
             }
         }
@@ -323,16 +323,18 @@ impl<'a> Parts<'a> {
     }
 
     /// How the XDP program serves the frames of a slot, for which it gets what it needs.
-    fn serve(&mut self, job: &Job<'_>, set: u32, replicator: Replicator) -> Service {
-        let service = match replicator {
+    fn serve(&mut self, job: &Job<'_>, set: u32, choice: &Choice) -> Service {
+        if choice.attached {
+            let link = self.world.links.get(&job.ingress);
+            let mode = link.and_then(|link| xdp::mode(self.world, link));
+            self.table.xdp.extend(mode.map(|mode| (job.ingress, mode)));
+        }
+        let service = match choice.replicator {
             Replicator::XdpRedirect => Service::Redirect,
             Replicator::XdpBroadcast if xdp::are_alike(job.egresses) => Service::Broadcast,
             Replicator::XdpBroadcast => Service::EditedBroadcast,
             Replicator::Clone | Replicator::Broadcast | Replicator::Ring => return Service::None,
         };
-        let link = self.world.links.get(&job.ingress);
-        let mode = link.and_then(|link| xdp::mode(self.world, link));
-        self.table.xdp.extend(mode.map(|mode| (job.ingress, mode)));
         if let (true, Some(members)) = (service != Service::Redirect, self.table.sets.get(&set)) {
             let edited = service == Service::EditedBroadcast;
             let devices = Devices::new(*members, job.egresses.iter(), edited);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use mcr_common::table::{Egress, VlanEdit};
 
-use super::{Job, Replicator};
+use super::{Job, Objection, Replicator};
 use crate::{
     config::model::DatapathChoice,
     plan::{
@@ -20,8 +20,18 @@ use crate::{
 ///
 /// # Errors
 ///
-/// Why it can't, as a sentence without an end.
-pub(in super::super) fn way(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
+/// Why it can't: what passes by itself only where nothing lasting is in the way.
+pub(in super::super) fn way(world: &World, job: &Job<'_>) -> Result<Replicator, Objection> {
+    let replicator = lasting(world, job)?;
+    let mut egresses = job.egresses.iter();
+    match egresses.find_map(|egress| unready(world, egress)) {
+        None => Ok(replicator),
+        Some(why) => Err(Objection { why, passing: true }),
+    }
+}
+
+/// What holds until somebody changes something.
+fn lasting(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
     loaded(world)?;
     keeps_nothing(job)?;
     let mode = ingress(world, job.ingress)?;
@@ -122,17 +132,21 @@ fn single_frames(link: &LinkState) -> Result<(), String> {
     }
 }
 
+/// Why nothing can be sent to an egress now, if that is so, but will be later.
+fn unready(world: &World, egress: &Egress) -> Option<String> {
+    let name = || name(world, egress.ifindex());
+    if !egress.is_up() {
+        return Some(format!("{} is down", name()));
+    }
+    let known = egress.is_addressed();
+    (!known).then(|| format!("the station behind {} is not known yet", name()))
+}
+
 /// The driver sends what the program gives it, as the relay wants it.
 fn egress(world: &World, egress: &Egress, mode: Xdp) -> Result<(), String> {
     let name = name(world, egress.ifindex());
     let link = world.links.get(&egress.ifindex());
     let offers = link.map(|link| &link.offers);
-    if !egress.is_up() {
-        return Err(format!("{name} is down"));
-    }
-    if !egress.is_addressed() {
-        return Err(format!("the station behind {name} is not known yet"));
-    }
     if egress.vlan_edit() != VlanEdit::Keep {
         return Err(format!("the VLAN tag is edited for {name}"));
     }
@@ -172,12 +186,15 @@ fn apart(world: &World, egresses: &[Egress]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use mcr_common::table::HopEdit;
 
     use super::*;
-    use crate::plan::{LinkKind, LinkMap, Means, Offers};
+    use crate::{
+        config::parse_bytes,
+        plan::{LinkKind, LinkMap, Means, Offers, Table, plan},
+    };
 
     fn link(name: &str) -> LinkState {
         LinkState {
@@ -274,7 +291,55 @@ mod tests {
             egresses: &egresses,
             ..job
         };
-        way(&world, &job).expect_err("nothing was objected to")
+        let objection = way(&world, &job).expect_err("nothing was objected to");
+        let passes = ["is down", "not known yet"].map(|end| objection.why.ends_with(end));
+        assert_eq!(objection.passing, passes.contains(&true), "{objection:?}");
+        objection.why
+    }
+
+    #[test]
+    fn the_program_stays_attached_while_a_link_is_down_and_a_station_unknown() {
+        let rules = |relays: &str| {
+            let text = format!("{{version: 1, relays: [{relays}]}}");
+            parse_bytes(text.as_bytes()).unwrap().rules.relays
+        };
+        let station = IpAddr::from([10, 0, 0, 1]);
+        let between = "{name: r, between: [in, out], groups: 239.1.1.1, local: drop}";
+        let unicast = "{name: r, from: in, to: [out, {link: side, unicast: 10.0.0.1}], \
+            groups: 239.1.1.1, local: drop}";
+        let attached = |world: &World, served: usize| {
+            let table = plan(world, &Table::default()).unwrap().table;
+            let serving = table.slots.values().filter(|slot| slot.xdp != 0).count();
+            assert_eq!(serving, served, "{:?}", table.choices);
+            table.xdp.into_keys().collect::<Vec<_>>()
+        };
+        let mut world = World {
+            relays: rules(between),
+            ..world()
+        };
+        assert_eq!(attached(&world, 2), [1, 2]);
+        world.links.change(1, |link| link.running = false);
+        assert_eq!(attached(&world, 1), [1, 2]);
+        // What lasts has it detached.
+        world.links.change(1, |link| link.offers.queues = true);
+        assert_eq!(attached(&world, 1), [1]);
+
+        let mut world = World {
+            relays: rules(unicast),
+            ..self::world()
+        };
+        assert_eq!(attached(&world, 0), [1]);
+        world.neighbours.insert((3, station), [2, 0, 0, 0, 0, 9]);
+        assert_eq!(attached(&world, 1), [1]);
+    }
+
+    #[test]
+    fn what_lasts_is_told_before_what_passes() {
+        let both = objection(|world, _, egresses| {
+            egresses[0] = to(2).up(false);
+            world.links.change(3, |link| link.offers.queues = true);
+        });
+        assert!(both.contains("queue"), "{both}");
     }
 
     #[test]
