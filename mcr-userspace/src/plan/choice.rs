@@ -66,10 +66,10 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Whether it is not what is demanded. Without programs in the kernel, or with the TC program, there
-    /// is nothing else to choose.
+    /// Whether it is not what is demanded, and will not be by itself. Without programs in the kernel, or
+    /// with the TC program, there is nothing else to choose.
     pub(super) fn denies(&self, demanded: DatapathChoice) -> bool {
-        demanded == DatapathChoice::Xdp && !self.replicator.is_xdp()
+        demanded == DatapathChoice::Xdp && !self.attached
     }
 }
 

@@ -42,7 +42,7 @@ pub struct RelayState {
     /// Links that exist but can't be used, each as a sentence.
     pub unusable: Vec<String>,
     /// What is demanded of the datapath and can't be had for it, each as a sentence; its frames are
-    /// relayed all the same.
+    /// relayed all the same. What will be had as soon as a link is up or a station known is not denied.
     pub denied: Vec<String>,
     /// Why the relay is not in force at all.
     pub refused: Option<String>,
@@ -155,7 +155,7 @@ pub fn plan(world: &World, previous: &Table) -> Result<Plan, PlanError> {
     Ok(plan)
 }
 
-/// What is demanded of the datapath and can't be had, by the names of relays, each as a sentence.
+/// What is demanded of the datapath and can't be had for good, by the names of relays, each as a sentence.
 fn denied(world: &World, table: &Table) -> BTreeMap<String, Vec<String>> {
     let mut denied: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let slots = table.choices.iter();

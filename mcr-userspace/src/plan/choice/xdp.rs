@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use crate::{
         config::parse_bytes,
-        plan::{LinkKind, LinkMap, Means, Offers, Table, plan},
+        plan::{LinkKind, LinkMap, Means, Offers, Plan, Table, plan},
     };
 
     fn link(name: &str) -> LinkState {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_stays_attached_while_a_link_is_down_and_a_station_unknown() {
+    fn what_passes_neither_detaches_nor_denies() {
         let rules = |relays: &str| {
             let text = format!("{{version: 1, relays: [{relays}]}}");
             parse_bytes(text.as_bytes()).unwrap().rules.relays
@@ -308,7 +308,9 @@ mod tests {
         let unicast = "{name: r, from: in, to: [out, {link: side, unicast: 10.0.0.1}], \
             groups: 239.1.1.1, local: drop}";
         let attached = |world: &World, served: usize| {
-            let table = plan(world, &Table::default()).unwrap().table;
+            let Plan { table, relays, .. } = plan(world, &Table::default()).unwrap();
+            let lasts = world.links[&1].offers.queues;
+            assert_eq!(!relays[0].denied.is_empty(), lasts, "{relays:?}");
             let serving = table.slots.values().filter(|slot| slot.xdp != 0).count();
             assert_eq!(serving, served, "{:?}", table.choices);
             table.xdp.into_keys().collect::<Vec<_>>()
@@ -317,6 +319,7 @@ mod tests {
             relays: rules(between),
             ..world()
         };
+        world.means.demanded = DatapathChoice::Xdp;
         assert_eq!(attached(&world, 2), [1, 2]);
         world.links.change(1, |link| link.running = false);
         assert_eq!(attached(&world, 1), [1, 2]);
@@ -328,6 +331,7 @@ mod tests {
             relays: rules(unicast),
             ..self::world()
         };
+        world.means.demanded = DatapathChoice::Xdp;
         assert_eq!(attached(&world, 0), [1]);
         world.neighbours.insert((3, station), [2, 0, 0, 0, 0, 9]);
         assert_eq!(attached(&world, 1), [1]);
