@@ -63,13 +63,37 @@ impl Topology {
         relay.veth_to(receiver, "rcv", "eth0")?;
         relay.ip("link set snd master br0")?;
         relay.ip("link set rcv master br1")?;
-        relay.address("br0", "10.77.0.1/24")?;
-        relay.address("br0", "fd77::1/64")?;
-        relay.address("br1", "10.77.1.1/24")?;
-        relay.address("br1", "fd77:0:0:1::1/64")?;
-        receiver.address("eth0", "10.77.1.2/24")?;
-        receiver.address("eth0", "fd77:0:0:1::2/64")?;
-        topology.finish(&["snd", "rcv"])
+        topology.finish_dual(&["snd", "rcv"])
+    }
+
+    /// What [`Self::dual_bridge`] is, for a datapath that relays from bridges. Of XDP, which does not, the links
+    /// of these names are veths to sender and receiver, on which it is right in both directions.
+    pub fn dual(datapath: Datapath) -> Result<Self> {
+        if datapath != Datapath::Xdp {
+            return Self::dual_bridge();
+        }
+        let topology = Self::hosts("br0", vec!["br1".into()], vec!["eth0".into()])?;
+        for (link, there) in [("br0", &topology.sender), ("br1", &topology.receiver)] {
+            topology.relay.veth_to(there, link, "eth0")?;
+            there.ethtool("-K eth0 txvlan off tx-vlan-stag-hw-insert off gro on")?;
+            let here = format!("-K {link} rxvlan off rx-vlan-stag-hw-parse off");
+            topology.relay.ethtool(&here)?;
+        }
+        topology.finish_dual(&[])
+    }
+
+    /// Addresses two segments and waits until every link carries frames.
+    fn finish_dual(self, ports: &[&str]) -> Result<Self> {
+        for (netns, link, addresses) in [
+            (&self.relay, "br0", ["10.77.0.1/24", "fd77::1/64"]),
+            (&self.relay, "br1", ["10.77.1.1/24", "fd77:0:0:1::1/64"]),
+            (&self.receiver, "eth0", ["10.77.1.2/24", "fd77:0:0:1::2/64"]),
+        ] {
+            for address in addresses {
+                netns.address(link, address)?;
+            }
+        }
+        self.finish(ports)
     }
 
     /// One veth `in0` towards the sender and `count` veths `out0`, `out1`, … towards links `eth0`,

@@ -51,7 +51,7 @@ fn start(datapath: Datapath, topology: &Topology) -> Result<Mcr> {
 }
 
 fn magic_packets_pass_and_nothing_else_does(datapath: Datapath) -> Result<()> {
-    let topology = Topology::dual_bridge()?;
+    let topology = Topology::dual(datapath)?;
     topology.relay.address("br0", "192.168.7.1/26")?;
     let mcr = start(datapath, &topology)?;
     let mut frames = Labelled::on(&topology)?;
@@ -103,7 +103,7 @@ fn magic_packets_pass_and_nothing_else_does(datapath: Datapath) -> Result<()> {
 }
 
 fn sockets_wake_stations(datapath: Datapath) -> Result<()> {
-    let topology = Topology::dual_bridge()?;
+    let topology = Topology::dual(datapath)?;
     let _mcr = start(datapath, &topology)?;
     let capture = Capture::on(&topology.receiver, "eth0")?;
     let waiting = topology.receiver.run(|| {
@@ -155,7 +155,7 @@ fn until(topology: &Topology, mcr: &Mcr, to: &str, crosses: bool) -> Result<()> 
 }
 
 fn addresses_of_the_ingress_are_followed(datapath: Datapath) -> Result<()> {
-    let topology = Topology::dual_bridge()?;
+    let topology = Topology::dual(datapath)?;
     let mcr = start(datapath, &topology)?;
     let change = |words: &str| topology.relay.ip(&format!("address {words} dev br0"));
     until(&topology, &mcr, "10.77.0.255:9", true)?;
@@ -173,7 +173,7 @@ fn addresses_of_the_ingress_are_followed(datapath: Datapath) -> Result<()> {
 }
 
 fn both_ways_with_between(datapath: Datapath) -> Result<()> {
-    let topology = Topology::dual_bridge()?;
+    let topology = Topology::dual(datapath)?;
     let mcr = Mcr::relaying(
         datapath,
         &topology,

@@ -66,7 +66,7 @@ fn streams_arrive_complete(datapath: Datapath) -> Result<()> {
         sender,
         receiver,
         ..
-    } = &Topology::dual_bridge()?;
+    } = &Topology::dual(datapath)?;
     let mcr = Mcr::relaying(
         datapath,
         relay,
@@ -96,7 +96,7 @@ fn both_ways_at_once(datapath: Datapath) -> Result<()> {
         sender,
         receiver,
         ..
-    } = &Topology::dual_bridge()?;
+    } = &Topology::dual(datapath)?;
     let mcr = Mcr::relaying(
         datapath,
         relay,
@@ -135,7 +135,7 @@ fn plain_sockets_get_what_was_sent(datapath: Datapath) -> Result<()> {
         sender,
         receiver,
         ..
-    } = &Topology::dual_bridge()?;
+    } = &Topology::dual(datapath)?;
     let groups = [
         "239.1.1.1:5000",
         "224.0.0.251:5353",

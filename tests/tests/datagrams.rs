@@ -41,7 +41,7 @@ fn payload(length: usize, seed: u8) -> Vec<u8> {
 }
 
 fn fragments_follow_their_datagram(datapath: Datapath) -> Result<()> {
-    let topology = Topology::dual_bridge()?;
+    let topology = Topology::dual(datapath)?;
     for ports in ["", ", ports: 5000"] {
         let rule =
             format!(r#"{{name: r, from: br0, to: br1, groups: [239.1.1.1, "ff3e::1"]{ports}}}"#);
@@ -98,7 +98,7 @@ fn segments_left_to_hardware_arrive_one_by_one(datapath: Datapath) -> Result<()>
     if skipped(datapath.for_segments())? {
         return Ok(());
     }
-    let topology = Topology::dual_bridge()?;
+    let topology = Topology::dual(datapath)?;
     let mcr = Mcr::relaying(
         datapath,
         &topology,

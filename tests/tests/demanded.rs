@@ -1,12 +1,19 @@
 //! What `datapath: xdp` demands:
 //!
+//! - The kernel runs the program on socket buffers where a driver does not, if frames are seen there as they
+//!   arrived.
+//! - What can't be had for a relay ends mcr at the start, with the reason.
 //! - What passes by itself is waited for: a link that is down, a station that is not known yet. The TC
 //!   program relays meanwhile, and why is told.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use anyhow::{Result, ensure};
-use mcr_tests::{Datapath, Mcr, Topology, needs};
+use anyhow::{Context as _, Result, ensure};
+use mcr_tests::{
+    Capture, Datapath, Mcr, Member, Process, Tap, Topology, UdpFrame, VlanTag, binary, needs,
+    rules, socket,
+};
+use tempfile::NamedTempFile;
 
 const WAIT: Duration = Duration::from_secs(30);
 const GROUP: &str = "239.1.1.1";
@@ -37,6 +44,45 @@ fn waiting(topology: &Topology, to: &str, why: &str) -> Result<Mcr> {
     Ok(mcr)
 }
 
+/// With this relay, mcr ends for this reason.
+fn ends(topology: &Topology, rule: &str, why: &str) -> Result<()> {
+    let file = NamedTempFile::with_suffix(".yaml")?;
+    fs::write(&file, rules(&[rule]))?;
+    let mut command = topology.relay.command(binary()?);
+    command.args(["run", "--datapath", "xdp", "--config"]);
+    let mut process = Process::start("mcr run", command.arg(file.path()))?;
+    let status = process.wait(WAIT)?;
+    let said = process.stderr().text();
+    ensure!(status.code() == Some(76), "{status}: {said}");
+    ensure!(said.contains("relay r: ") && said.contains(why), "{said}");
+    Ok(())
+}
+
+#[test]
+fn what_can_not_be_had_ends_it_at_the_start() -> Result<()> {
+    needs!(XdpFeatures);
+    let topology = Topology::fan_out(2)?;
+    topology.let_xdp()?;
+    let relay = &topology.relay;
+    let from = |link: &str, more: &str| {
+        format!("{{name: r, from: {link}, to: [out0, out1], groups: {GROUP}{more}}}")
+    };
+    let drop = ", local: drop";
+    ends(&topology, &from("in0", ""), "local: keep")?;
+    topology.receiver.ethtool("-K eth1 gro off")?;
+    ends(&topology, &from("in0", drop), "GRO")?;
+    // Also if something passes by itself beside it.
+    relay.ip("link set out0 down")?;
+    ends(&topology, &from("in0", drop), "GRO")?;
+    relay.ip("link set out0 up")?;
+    topology.receiver.ethtool("-K eth1 gro on")?;
+    // What a bridge gets has lost its tag to the socket buffer, even if nothing takes it out before.
+    relay.bridge("br0")?;
+    relay.ip("link set in0 master br0")?;
+    relay.wait_running(&["br0"], WAIT)?;
+    ends(&topology, &from("br0", drop), "br0 is a bridge")
+}
+
 #[test]
 fn a_station_is_waited_for() -> Result<()> {
     needs!(XdpFeatures);
@@ -60,5 +106,72 @@ fn a_link_that_is_down_is_waited_for() -> Result<()> {
     topology.relay.wait_running(&["out0"], WAIT)?;
     mcr.until_chosen(GROUP, &XDP)?;
     mcr.finish()?;
+    Ok(())
+}
+
+/// A datagram with the checksum a sender leaves to its card: the sum over the pseudo-header.
+fn unfinished(mut frame: Vec<u8>, v4: bool) -> Vec<u8> {
+    const UDP: u32 = 17;
+    let (addresses, udp) = if v4 { (26, 34) } else { (22, 54) };
+    let word = |bytes: &[u8]| u32::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    let sum: u32 = frame[addresses..udp].chunks(2).map(word).sum();
+    let mut sum = sum + UDP + word(&frame[udp + 4..]);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    frame[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes()[2..]);
+    frame
+}
+
+/// What a tap's driver hands to programs is not always single frames, but where XDP is demanded, the kernel
+/// runs them on socket buffers. Datagrams that say that their checksum is unfinished are left to the TC
+/// program, and tags are seen.
+#[test]
+fn the_kernel_runs_it_where_drivers_do_not() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let mut tap = Tap::new(&topology.relay, "tap0")?;
+    topology.relay.address("tap0", "10.77.9.1/24")?;
+    topology.relay.wait_running(&["tap0"], WAIT)?;
+    let rule = "{name: r, from: tap0, to: {link: out0, ttl: 7}, groups: [239.1.1.1, \"ff3e::1\"], \
+        local: drop}";
+    let mcr = Mcr::relaying(Datapath::Xdp, &topology.relay, &[rule])?;
+    let shown = topology.relay.ip_output("link show tap0")?;
+    ensure!(shown.contains("xdpgeneric"), "{shown}");
+    let host = Member::join(&topology.relay, "tap0", socket("239.1.1.1:5000")?)?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let sizes = [1, 64, 1001, 1440];
+    for (source, group) in [
+        ("10.77.9.2:40000", "239.1.1.1:5000"),
+        ("[fd77::9:2]:40000", "[ff3e::1]:5000"),
+    ] {
+        let group = socket(group)?;
+        mcr.ensure_chosen(&group.ip().to_string(), &XDP)?;
+        let datagram = |size| {
+            UdpFrame::new(socket(source)?, group)
+                .payload(vec![9; size])
+                .build()
+        };
+        tap.send(&unfinished(datagram(100)?, group.is_ipv4()))?;
+        for size in sizes {
+            tap.send(&datagram(size)?)?;
+        }
+        let other = UdpFrame::new(socket(source)?, group).payload(vec![9; 50]);
+        tap.send(&other.vlan(VlanTag::new(0x8100, 7)).build()?)?;
+    }
+    let each = 1 + sizes.len();
+    let seen = capture.wait_for(2 * each, WAIT, |frame| {
+        frame.udp().is_some_and(|udp| udp.group.port() == 5000)
+    })?;
+    for frame in seen {
+        let udp = frame.udp().context("no datagram")?;
+        ensure!(udp.ttl == 7 && udp.payload.len() != 50, "{frame:?}");
+    }
+    ensure!(host.waiting()? == 0, "the host got some");
+    let stats = mcr.finish()?;
+    stats.add_up()?;
+    ensure!(stats.left_to_tc("tap0") == 2, "{stats}");
+    ensure!(stats.refused("tap0", "tagged") == 2, "{stats}");
+    ensure!(stats.relayed("tap0") == 2 * each as u64, "{stats}");
+    ensure!(stats.copies("out0") == 2 * each as u64, "{stats}");
     Ok(())
 }

@@ -253,7 +253,7 @@ fn an_identification_is_used_again(datapath: Datapath) -> Result<()> {
 
 fn large_datagrams_of_many_senders_arrive_whole(datapath: Datapath) -> Result<()> {
     const DATAGRAMS: usize = 10;
-    let topology = Topology::dual_bridge()?;
+    let topology = Topology::dual(datapath)?;
     // Under the cost of a test build and beside others, the receiver may be slow.
     topology
         .receiver

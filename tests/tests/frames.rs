@@ -26,12 +26,11 @@ const PEER_DELAY_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0x0e];
 const STP_MAC: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
 const DCP_MAC: [u8; 6] = [0x01, 0x0e, 0xcf, 0, 0, 0];
 
-on_every_datapath!(streams_cross_between_bridge_ports);
-on_every_datapath_and_xdp!(
-    streams_cross_between_veths,
-    a_bridge_passes_up_what_is_not_link_local,
-    only_what_is_asked_for
+on_every_datapath!(
+    streams_cross_between_bridge_ports,
+    a_bridge_passes_up_what_is_not_link_local
 );
+on_every_datapath_and_xdp!(streams_cross_between_veths, only_what_is_asked_for);
 
 const fn goose_mac(last: [u8; 2]) -> [u8; 6] {
     [0x01, 0x0c, 0xcd, 0x01, last[0], last[1]]

@@ -15,14 +15,16 @@ use mcr::{
 };
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Member, Netns, Said, Topology, UdpFrame,
-    on_every_datapath, on_every_datapath_and_xdp, socket, udp_sender,
+    on_every_datapath, socket, udp_sender,
 };
 use nix::sys::signal::Signal;
 
 const WAIT: Duration = Duration::from_secs(20);
 
-on_every_datapath!(the_stack_of_the_host_delivers_nothing);
-on_every_datapath_and_xdp!(a_filter_of_group_addresses_is_opened);
+on_every_datapath!(
+    the_stack_of_the_host_delivers_nothing,
+    a_filter_of_group_addresses_is_opened
+);
 
 /// A link as this process knows it.
 fn state(name: &str) -> LinkState {

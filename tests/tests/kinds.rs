@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use mcr_tests::{
     Capture, Captured, Datapath, Inject, Mcr, Member, Netns, Tap, Topology, UdpFrame, UdpView,
-    on_every_datapath, on_every_datapath_and_xdp, skipped, socket, udp_sender,
+    on_every_datapath, skipped, socket, udp_sender,
 };
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -30,9 +30,9 @@ on_every_datapath!(
     from_a_bridge_port,
     from_a_macvlan,
     from_a_tap,
-    a_smaller_mtu_concerns_its_own_copies
+    a_smaller_mtu_concerns_its_own_copies,
+    offloads_on_and_off
 );
-on_every_datapath_and_xdp!(offloads_on_and_off);
 
 /// A relaying host with an egress of each kind:
 ///

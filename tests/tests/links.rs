@@ -25,7 +25,8 @@ const RETRY: Duration = Duration::from_millis(50);
 
 on_every_datapath!(
     a_down_egress_is_counted,
-    what_goes_to_a_link_without_carrier_is_counted
+    what_goes_to_a_link_without_carrier_is_counted,
+    a_port_beside_its_master_is_refused
 );
 on_every_datapath_and_xdp!(
     a_missing_link_is_waited_for,
@@ -38,7 +39,6 @@ on_every_datapath_and_xdp!(
     a_moved_egress_gets_nothing_elsewhere,
     copies_too_big_are_counted,
     a_link_without_ethernet_is_refused,
-    a_port_beside_its_master_is_refused,
     alternative_names_name_links
 );
 

@@ -23,7 +23,7 @@ use mcr_tests::{
 
 const WAIT: Duration = Duration::from_secs(20);
 
-on_every_datapath!(overlaps_are_unions);
+on_every_datapath!(overlaps_are_unions, what_a_bridge_passes_up);
 on_every_datapath_and_xdp!(
     group_prefixes,
     source_prefixes,
@@ -31,8 +31,7 @@ on_every_datapath_and_xdp!(
     protocols,
     control_traffic_of_ipv6,
     vlans,
-    a_stream_of_tagged_frames,
-    what_a_bridge_passes_up
+    a_stream_of_tagged_frames
 );
 
 const SOURCE: &str = "10.77.0.2:40000";

@@ -315,55 +315,6 @@ fn what_senders_leave_to_the_card_is_done() -> Result<()> {
     Ok(())
 }
 
-/// Bridges run no XDP programs of their own: where XDP is demanded, the kernel runs them on socket
-/// buffers. Those that say that their checksum is unfinished are left to the TC program.
-#[test]
-fn the_kernel_runs_it_where_drivers_do_not() -> Result<()> {
-    let topology = Topology::dual_bridge()?;
-    let rule = "{name: r, from: br0, to: {link: br1, ttl: 7}, groups: [239.1.1.1, \"ff3e::1\"], \
-        local: drop}";
-    let rules = mcr_tests::rules(&[rule]);
-    let arguments = ["--stats", "50ms", "--datapath", "xdp"];
-    let mcr = Mcr::with_rules(&topology.relay, &rules, &arguments)?;
-    let mut frames = 0;
-    for (source, group) in [
-        (Topology::SENDER, GROUP),
-        (Topology::SENDER_V6, "[ff3e::1]:5000"),
-    ] {
-        let group = socket(group)?;
-        is(&mcr, &group.ip().to_string(), "xdp-redirect")?;
-        let member = Member::join(&topology.receiver, "eth0", group)?;
-        let host = Member::join(&topology.relay, "br0", group)?;
-        let sender = udp_sender(&topology.sender, "eth0", source.parse()?, 5)?;
-        let sizes = [1, 64, 1001, 1440, 4000];
-        for size in sizes {
-            sender.send_to(&vec![9; size], group)?;
-        }
-        let taken = member.take(sizes.len(), LONG)?;
-        let lengths: Vec<_> = taken.iter().map(|(payload, _)| payload.len()).collect();
-        ensure!(lengths == sizes, "{lengths:?}");
-        ensure!(host.waiting()? == 0, "the host got some");
-        // The last one in three fragments, for which the sender finishes the checksum.
-        frames += sizes.len() as u64 + 2;
-    }
-    let capture = Capture::on(&topology.receiver, "eth0")?;
-    let mut inject = Inject::on(&topology.sender, "eth0")?;
-    for host in [3, 4] {
-        inject.send(&datagram(host, 5)?.build()?)?;
-    }
-    for frame in seen(&capture, 2)? {
-        let udp = frame.udp().context("no datagram")?;
-        ensure!(udp.ttl == 7, "{frame:?}");
-    }
-    frames += 2;
-    let stats = mcr.finish()?;
-    stats.add_up()?;
-    ensure!(stats.left_to_tc("br0") == 8, "{stats}");
-    ensure!(stats.relayed("br0") == frames, "{stats}");
-    ensure!(stats.copies("br1") == frames, "{stats}");
-    Ok(())
-}
-
 /// The kernel sends what a link gets in one go with the program of the first of them: for all the same.
 #[test]
 fn streams_that_go_together_are_each_edited_as_they_should() -> Result<()> {

@@ -326,7 +326,7 @@ impl<'a> Parts<'a> {
     fn serve(&mut self, job: &Job<'_>, set: u32, choice: &Choice) -> Service {
         if choice.attached {
             let link = self.world.links.get(&job.ingress);
-            let mode = link.and_then(|link| xdp::mode(self.world, link));
+            let mode = link.and_then(|link| xdp::mode(self.world, link).ok());
             self.table.xdp.extend(mode.map(|mode| (job.ingress, mode)));
         }
         let service = match choice.replicator {

@@ -50,13 +50,35 @@ fn lasting(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
     Ok(Replicator::XdpBroadcast)
 }
 
+/// Devices whose drivers hand the program single frames as they are on the wire: cards, and veths. A tap
+/// hands over several datagrams in one; a bond or team runs the program in the name of its ports.
+const NATIVE: [&str; 2] = ["", "veth"];
+/// Devices that take frames in themselves, so that the kernel runs the program before it makes anything
+/// of them. What comes through another link (to a bridge, a bond, a macvlan) has lost its tag to the socket
+/// buffer there, and may be put together of several datagrams (GRO, which the program turns off where it
+/// runs). The datagrams that a tap hands over in one say that their checksum is unfinished.
+const GENERIC: [&str; 3] = ["", "veth", "tun"];
+
 /// How the program is run at a link: on socket buffers only where XDP is demanded and the driver does
 /// not run it, because it takes time of all other frames of the link as well.
-pub(in super::super) fn mode(world: &World, link: &LinkState) -> Option<Xdp> {
-    if link.offers.xdp {
-        return Some(Xdp::Native);
+///
+/// # Errors
+///
+/// Why it is not, as a sentence without an end.
+pub(in super::super) fn mode(world: &World, link: &LinkState) -> Result<Xdp, String> {
+    let (name, device) = (&link.name, link.offers.device.as_str());
+    let demanded = world.means.demanded == DatapathChoice::Xdp;
+    if link.offers.xdp && NATIVE.contains(&device) {
+        Ok(Xdp::Native)
+    } else if demanded && GENERIC.contains(&device) {
+        Ok(Xdp::Generic)
+    } else if demanded || link.offers.xdp {
+        Err(format!(
+            "{name} is a {device}, of which XDP may not see frames as they arrived"
+        ))
+    } else {
+        Err(format!("the driver of {name} does not run XDP programs"))
     }
-    (world.means.demanded == DatapathChoice::Xdp).then_some(Xdp::Generic)
 }
 
 /// Whether all copies have the same different.
@@ -105,12 +127,7 @@ fn ingress(world: &World, index: u32) -> Result<Xdp, String> {
     if let Some(id) = offers.foreign_xdp {
         return Err(format!("{name} has an XDP program already (id {id})"));
     }
-    let Some(mode) = mode(world, link) else {
-        return Err(format!("the driver of {name} does not run XDP programs"));
-    };
-    if mode == Xdp::Native {
-        single_frames(link)?;
-    }
+    let mode = mode(world, link)?;
     if offers.strips_tags {
         return Err(format!(
             "{name} takes VLAN tags out of frames, so that XDP does not see them \
@@ -118,18 +135,6 @@ fn ingress(world: &World, index: u32) -> Result<Xdp, String> {
         ));
     }
     Ok(mode)
-}
-
-/// Drivers of cards, and veth, hand over frames as they are on the wire. A tap hands over several
-/// datagrams in one; a bond or team runs the program in the name of its ports.
-fn single_frames(link: &LinkState) -> Result<(), String> {
-    match link.offers.device.as_str() {
-        "" | "veth" => Ok(()),
-        device => Err(format!(
-            "{} is a {device}, of which XDP may not see single frames",
-            link.name
-        )),
-    }
 }
 
 /// Why nothing can be sent to an egress now, if that is so, but will be later.
@@ -271,6 +276,33 @@ mod tests {
             way(&world, &job(&alike)).is_err(),
             "link 2 has no driver for it"
         );
+    }
+
+    #[test]
+    fn it_runs_where_frames_are_seen_as_they_arrived() {
+        let mode = |demanded, device: &str, xdp| {
+            let mut world = world();
+            world.means.demanded = demanded;
+            let mut link = link("in");
+            (link.offers.device, link.offers.xdp) = (device.to_owned(), xdp);
+            super::mode(&world, &link)
+        };
+        for device in ["", "veth"] {
+            for demanded in [DatapathChoice::Auto, DatapathChoice::Xdp] {
+                assert_eq!(mode(demanded, device, true), Ok(Xdp::Native));
+            }
+            assert_eq!(mode(DatapathChoice::Xdp, device, false), Ok(Xdp::Generic));
+            assert!(mode(DatapathChoice::Auto, device, false).is_err());
+        }
+        assert_eq!(mode(DatapathChoice::Xdp, "tun", true), Ok(Xdp::Generic));
+        assert!(mode(DatapathChoice::Auto, "tun", true).is_err());
+        // What they get has come through other links.
+        for device in ["bridge", "bond", "team", "macvlan", "vlan", "vxlan"] {
+            for xdp in [false, true] {
+                let why = mode(DatapathChoice::Xdp, device, xdp).expect_err(device);
+                assert!(why.contains(&format!("is a {device}")), "{why}");
+            }
+        }
     }
 
     #[test]
