@@ -5,12 +5,14 @@
 //! - What can't be had for a relay ends mcr at the start, with the reason.
 //! - What passes by itself is waited for: a link that is down, a station that is not known yet. The TC
 //!   program relays meanwhile, and why is told.
+//! - A reload that asks for what can't be had changes nothing, and says why; what has turned false since
+//!   is nothing it is refused for.
 
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Datapath, Mcr, Member, Process, Tap, Topology, UdpFrame, VlanTag, binary, needs,
+    Capture, Datapath, Held, Mcr, Member, Process, Tap, Topology, UdpFrame, VlanTag, binary, needs,
     rules, socket,
 };
 use tempfile::NamedTempFile;
@@ -173,5 +175,48 @@ fn the_kernel_runs_it_where_drivers_do_not() -> Result<()> {
     ensure!(stats.refused("tap0", "tagged") == 2, "{stats}");
     ensure!(stats.relayed("tap0") == 2 * each as u64, "{stats}");
     ensure!(stats.copies("out0") == 2 * each as u64, "{stats}");
+    Ok(())
+}
+
+#[test]
+fn a_reload_that_asks_for_what_can_not_be_had_changes_nothing() -> Result<()> {
+    needs!(XdpFeatures);
+    let topology = Topology::fan_out(2)?;
+    let other = "{name: s, from: in0, to: out1, groups: 239.1.1.2, local: keep}";
+    let waiting = "{name: s, from: in0, to: late, groups: 239.1.1.2}";
+    let served = format!("{{name: r, from: in0, to: out0, groups: {GROUP}}}");
+    let mcr = Mcr::relaying(Datapath::Xdp, &topology, &[&served])?;
+    let reload = |relays: &[&str], expected: i32, words: &str| -> Result<()> {
+        mcr.rewrite(&rules(relays))?;
+        let mut command = topology.relay.command(binary()?);
+        command.args(["reload", "--socket"]).arg(mcr.socket());
+        let mut reload = Process::start("mcr reload", &mut command)?;
+        let code = reload.wait(WAIT)?.code();
+        let said = reload.stdout().text() + &reload.stderr().text();
+        ensure!(code == Some(expected), "{code:?}: {said}");
+        ensure!(said.contains(words), "{said}");
+        mcr.until_chosen(GROUP, &XDP)
+    };
+    let routes = || Ok::<_, anyhow::Error>(mcr.show("routes")?["routes"].clone());
+    let before = routes()?;
+    let held = Held::by(&mcr)?;
+    let why = "nothing has changed: relay s: `datapath: xdp` is demanded";
+    reload(&[&served, other], 76, why)?;
+    ensure!(routes()? == before && Held::by(&mcr)?.attached() == held.attached());
+    ensure!(mcr.show("relays")?["relays"].as_array().map(Vec::len) == Some(1));
+    reload(&[&served, waiting], 0, "1 of 2 relays in force")?;
+
+    // A relay that was served, until a link changed.
+    let to_both = "{name: t, from: in0, to: out1, groups: 239.1.1.3}";
+    reload(&[&served, to_both], 0, "2 of 2 relays in force")?;
+    topology.receiver.ethtool("-K eth1 gro off")?;
+    mcr.shows("relays", |show| {
+        show["relays"][1]["reasons"][0]
+            .as_str()
+            .is_some_and(|reason| reason.contains("GRO"))
+    })?;
+    reload(&[&served, to_both, waiting], 0, "2 of 3 relays in force")?;
+    reload(&[&served, to_both, other], 76, "nothing has changed")?;
+    mcr.finish()?;
     Ok(())
 }

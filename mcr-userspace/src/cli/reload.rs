@@ -15,10 +15,11 @@ Examples:
   mcr reload
   mcr reload --instance lab
 
-A file that is wrong changes nothing.
+A file that is wrong changes nothing, nor does one with a relay that a datapath which is demanded
+can't serve.
 
-Exit codes: 0; 64 usage; 66 no rule file; 69 no running instance; 71 operating system; 77 permission;
-78 rule file.")]
+Exit codes: 0; 64 usage; 66 no rule file; 69 no running instance; 71 operating system; 76 the kernel
+lacks what was demanded; 77 permission; 78 rule file.")]
 pub(super) struct ReloadArgs {
     #[command(flatten)]
     target: Target,

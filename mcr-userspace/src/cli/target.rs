@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{INTERNAL, NO_FILE, PERMISSION, RULES, SYSTEM, UNAVAILABLE};
+use super::{INTERNAL, KERNEL, NO_FILE, PERMISSION, RULES, SYSTEM, UNAVAILABLE};
 use crate::control::{
     Instance,
     client::{AskError, ask},
@@ -52,6 +52,7 @@ pub(super) fn exit_code(error: &AskError) -> u8 {
             RefusalKind::NoRuleFile => NO_FILE,
             RefusalKind::Permission => PERMISSION,
             RefusalKind::Rules => RULES,
+            RefusalKind::Denied => KERNEL,
             RefusalKind::System => SYSTEM,
             RefusalKind::BadRequest
             | RefusalKind::Version

@@ -125,6 +125,8 @@ pub enum RefusalKind {
     Permission,
     /// The rule file is wrong, or asks for more than there is room for. Nothing has changed.
     Rules,
+    /// What the datapath is demanded to do can't be had for a relay. Nothing has changed.
+    Denied,
     /// The operating system said no.
     System,
     /// A kind that this version does not know.

@@ -1,6 +1,7 @@
 //! From the world to the datapath: plan, compare, apply, join, and say what came of it.
 
 mod again;
+mod rules;
 mod snapshot;
 mod weather;
 
@@ -19,7 +20,6 @@ use super::{
     storms::Storms,
 };
 use crate::{
-    config::model::Relay,
     datapath::{ApplyError, Datapath, StepError},
     links::{self, neighbours},
     membership::joins::{JoinError, Joins},
@@ -35,6 +35,9 @@ pub enum SettleError {
     /// The datapath did not take it.
     #[error(transparent)]
     Apply(#[from] Box<ApplyError>),
+    /// What is demanded of the datapath can't be had for a relay that is new, or was served.
+    #[error("{0}")]
+    Denied(String),
 }
 
 impl SettleError {
@@ -44,6 +47,7 @@ impl SettleError {
         match self {
             Self::Plan(_) => true,
             Self::Apply(error) => matches!(error.error, StepError::Unsupported(_)),
+            Self::Denied(_) => false,
         }
     }
 }
@@ -137,25 +141,6 @@ impl Controller {
         &self.neighbours
     }
 
-    /// The relays are these now.
-    ///
-    /// # Errors
-    ///
-    /// [`SettleError`], and then nothing has changed.
-    pub fn set_relays(&mut self, relays: Vec<Relay>) -> Result<(), SettleError> {
-        let before = std::mem::replace(&mut self.world.relays, relays);
-        // Whoever asks for a change has perhaps mended what was in the way.
-        let refused = std::mem::take(&mut self.world.refused);
-        let refused_xdp = std::mem::take(&mut self.world.refused_xdp);
-        self.settle().inspect_err(|_| {
-            self.world.relays = before;
-            self.world.refused = refused;
-            self.world.refused_xdp = refused_xdp;
-        })?;
-        tracing::info!("the rule file has been read again: {}", self.summary());
-        Ok(())
-    }
-
     /// How many relays there are, and how many of them are in force.
     #[must_use]
     pub fn relays(&self) -> (usize, usize) {
@@ -168,16 +153,6 @@ impl Controller {
     pub fn egresses(&self) -> BTreeSet<u32> {
         let egresses = self.table.egresses.values();
         egresses.map(Egress::ifindex).collect()
-    }
-
-    /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
-    #[must_use]
-    pub fn denied(&self) -> Option<String> {
-        let denied = |state: &RelayState| {
-            let sentence = state.denied.first()?;
-            Some(format!("relay {}: {sentence}", state.name))
-        };
-        self.states.iter().find_map(denied)
     }
 
     /// When what the system has refused is to be tried again.
@@ -422,7 +397,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{model::DatapathChoice, parse_bytes},
+        config::{
+            model::{DatapathChoice, Relay},
+            parse_bytes,
+        },
         datapath::{Counters, fake::Fake},
         plan::{LinkKind, LinkMap, LinkState},
     };

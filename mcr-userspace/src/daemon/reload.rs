@@ -1,6 +1,6 @@
 //! Reading the rule file again.
 
-use super::{Controller, Settings};
+use super::{Controller, Settings, SettleError};
 use crate::{
     config::{
         load::{LoadError, Loaded, load_again},
@@ -47,10 +47,10 @@ pub(super) fn reload(
     }
     controller.set_relays(rules.relays).map_err(|error| {
         tracing::error!("nothing has changed: {error}");
-        let kind = if error.is_in_the_rules() {
-            RefusalKind::Rules
-        } else {
-            RefusalKind::System
+        let kind = match &error {
+            SettleError::Denied(_) => RefusalKind::Denied,
+            error if error.is_in_the_rules() => RefusalKind::Rules,
+            _ => RefusalKind::System,
         };
         Refusal::new(kind, format!("nothing has changed: {error}"))
     })?;
