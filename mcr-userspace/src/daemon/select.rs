@@ -46,7 +46,7 @@ pub enum SelectError {
     Ring(StepError),
     /// A relay wants what packet sockets can't do.
     #[error(
-        "relay {0}: `local: drop` needs the datapath tc: a packet socket gets a copy of a frame and can't keep it from the host"
+        "relay {0}: `local: drop` needs the datapath tc or xdp: a packet socket gets a copy of a frame and can't keep it from the host"
     )]
     LocalDrop(String),
 }
