@@ -5,6 +5,7 @@
 //! - What can't be had for a relay ends mcr at the start, with the reason.
 //! - What passes by itself is waited for: a link that is down, a station that is not known yet. The TC
 //!   program relays meanwhile, and why is told.
+//! - What the host itself sends is the work of the TC program, which is told, and denies nothing.
 //! - A reload that asks for what can't be had changes nothing, and says why; what has turned false since
 //!   is nothing it is refused for.
 
@@ -175,6 +176,32 @@ fn the_kernel_runs_it_where_drivers_do_not() -> Result<()> {
     ensure!(stats.refused("tap0", "tagged") == 2, "{stats}");
     ensure!(stats.relayed("tap0") == 2 * each as u64, "{stats}");
     ensure!(stats.copies("out0") == 2 * each as u64, "{stats}");
+    Ok(())
+}
+
+#[test]
+fn the_hosts_own_frames_are_no_work_for_xdp() -> Result<()> {
+    needs!(XdpFeatures);
+    let topology = topology()?;
+    let rule = format!("{{name: r, from: in0, to: out0, groups: {GROUP}, host_frames: true}}");
+    let mcr = Mcr::relaying(Datapath::Xdp, &topology, &[&rule])?;
+    let show = mcr.show("routes")?;
+    let routes = show["routes"].as_array().context("no routes")?;
+    ensure!(routes.len() == 2, "{show:#}");
+    for route in routes {
+        let egress = &route["egresses"][0];
+        let why = &egress["reason"];
+        if route["from_host"] == true {
+            let (_, datapath, replicator) = clone()[0];
+            ensure!(egress["datapath"] == datapath, "{route:#}");
+            ensure!(egress["replicator"] == replicator, "{route:#}");
+            ensure!(*why == "xdp: what the host itself sends does not arrive");
+        } else {
+            ensure!(egress["replicator"] == "xdp-redirect", "{route:#}");
+            ensure!(why.is_null(), "{route:#}");
+        }
+    }
+    mcr.finish()?;
     Ok(())
 }
 

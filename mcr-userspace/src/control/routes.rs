@@ -175,7 +175,7 @@ impl Walk<'_> {
             from_host: place.from_host,
             relays: relays.into_iter().collect(),
             local: if drops { "drop" } else { "keep" }.into(),
-            egresses: self.egresses(within),
+            egresses: self.egresses(place, within),
         });
     }
 
@@ -194,7 +194,7 @@ impl Walk<'_> {
     }
 
     /// The ways out of a slot; the empty set is not among the sets of the table.
-    fn egresses(&self, slot: Option<(u32, Slot)>) -> Vec<EgressView> {
+    fn egresses(&self, place: Place, slot: Option<(u32, Slot)>) -> Vec<EgressView> {
         let Some((id, slot)) = slot else {
             return Vec::new();
         };
@@ -202,6 +202,11 @@ impl Walk<'_> {
             (self.table.sets.get(&slot.set), self.table.choices.get(&id))
         else {
             return Vec::new();
+        };
+        let choice = if place.from_host {
+            choice.of_host()
+        } else {
+            choice.clone()
         };
         let members = set.members.iter().take(set.len as usize);
         let egresses = members.filter_map(|id| self.table.egresses.get(id));

@@ -66,6 +66,19 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Who makes the copies of what the host itself sends, which passes the TC program alone.
+    #[must_use]
+    pub fn of_host(&self) -> Self {
+        if !self.replicator.is_xdp() {
+            return self.clone();
+        }
+        Self {
+            replicator: Replicator::Clone,
+            reason: "xdp: what the host itself sends does not arrive".to_owned(),
+            attached: self.attached,
+        }
+    }
+
     /// Whether it is not what is demanded, and will not be by itself. Without programs in the kernel, or
     /// with the TC program, there is nothing else to choose.
     pub(super) fn denies(&self, demanded: DatapathChoice) -> bool {
@@ -183,6 +196,26 @@ mod tests {
         assert_eq!(taken(&[fan, xdp]), (Replicator::Broadcast, String::new()));
         assert_eq!(taken(&[xdp, fan]), (Replicator::Broadcast, moon.to_owned()));
         assert_eq!(taken(&[xdp]), (Replicator::Clone, moon.to_owned()));
+    }
+
+    #[test]
+    fn what_the_host_sends_is_no_work_for_xdp() {
+        for replicator in [Replicator::XdpRedirect, Replicator::XdpBroadcast] {
+            let choice = Choice {
+                replicator,
+                attached: true,
+                ..Choice::default()
+            };
+            let of_host = choice.of_host();
+            assert_eq!(of_host.replicator, Replicator::Clone);
+            assert!(of_host.reason.starts_with("xdp: "), "{of_host:?}");
+        }
+        let ring = Choice {
+            replicator: Replicator::Ring,
+            reason: "bpf() is forbidden".to_owned(),
+            attached: false,
+        };
+        assert_eq!(ring.of_host(), ring);
     }
 
     #[test]
