@@ -172,11 +172,15 @@ fn worlds_without() -> Vec<World> {
         world
     };
     let drop = "to: [ALL], local: drop";
-    let offers: [(u32, Change); 8] = [
+    let offers: [(u32, Change); 9] = [
         (1, |link| link.offers.foreign_xdp = Some(7)),
         (1, |link| link.offers.xdp = false),
         (1, |link| "tun".clone_into(&mut link.offers.device)),
         (1, |link| link.offers.strips_tags = true),
+        (1, |link| {
+            link.offers.strips_tags = true;
+            "veth".clone_into(&mut link.offers.device);
+        }),
         (2, |link| link.up = false),
         (2, |link| link.offers.xdp_transmit = false),
         (2, |link| {

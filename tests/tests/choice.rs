@@ -4,6 +4,7 @@
 //!   a queue, a filter or a program of somebody else on the way out, a link down, or gone. Links that
 //!   nothing happens to get all frames meanwhile, once.
 //! - It is taken again when all is as it was. Programs stay attached while a link is down.
+//! - Whoever does what the reason about VLAN tags says gets XDP, and no frame of a VLAN by an untagged relay.
 //! - On XDP nobody is pushed aside: who is there stays, and who comes later is refused by the kernel.
 //! - What is demanded and can't be had later is told of.
 //! - Egress sets of all kinds of links get what is right for each of their members.
@@ -219,6 +220,47 @@ fn the_choice_follows_links_that_go_and_come() -> Result<()> {
         mcr.until_chosen(GROUP, &chosen(&left, true))
     })?;
     mcr.finish()?;
+    Ok(())
+}
+
+#[test]
+fn whoever_does_what_is_said_of_tags_has_them_seen() -> Result<()> {
+    needs!(XdpFeatures);
+    let topology = Topology::fan_out(1)?;
+    let (relay, sender) = (&topology.relay, &topology.sender);
+    topology.receiver.ethtool("-K eth0 gro on")?;
+    // What passes this one gets its tag beside the frame, as from an 802.1Q link.
+    sender.ip("link add vlan7 type veth peer name v0")?;
+    for link in ["vlan7", "v0"] {
+        sender.ip(&format!("link set {link} up"))?;
+    }
+    sender.wait_running(&["vlan7", "v0"], WAIT)?;
+    let tags = format!(
+        "{{name: t, from: v0, to: {{link: eth0, vlan: 7, source_mac: keep}}, groups: {GROUP}}}"
+    );
+    let tagging = Mcr::relaying(Datapath::tc()?, sender, &[&tags])?;
+    let rule = format!("{{name: r, from: in0, to: out0, groups: {GROUP}, local: drop}}");
+    let mcr = auto(&topology, &rule)?;
+    let reason = mcr.chosen(GROUP)?["out0"].reason.clone();
+    let commands = reason
+        .split('`')
+        .filter_map(|part| part.strip_prefix("ethtool "));
+    let [there, here] = commands.collect::<Vec<_>>()[..] else {
+        anyhow::bail!("{reason}");
+    };
+    sender.ethtool(&there.replace('…', Topology::SENDER_LINK))?;
+    relay.ethtool(here)?;
+    mcr.until_chosen(GROUP, &[("out0", "xdp", "xdp-redirect")])?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    Inject::on(sender, "vlan7")?.send(&frame(7)?)?;
+    tagging.until(|stats| stats.copies("eth0") == 1)?;
+    Inject::on(sender, Topology::SENDER_LINK)?.send(&frame(0)?)?;
+    let frames = capture.wait_for(1, WAIT, |copy| number(copy).is_some())?;
+    ensure!(frames.iter().filter_map(number).eq([0]), "{frames:?}");
+    tagging.finish()?;
+    let stats = mcr.finish()?;
+    ensure!(stats.refused("in0", "tagged") == 1, "{stats}");
+    ensure!(stats.relayed("in0") == 1, "{stats}");
     Ok(())
 }
 

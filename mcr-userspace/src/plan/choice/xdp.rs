@@ -129,12 +129,24 @@ fn ingress(world: &World, index: u32) -> Result<Xdp, String> {
     }
     let mode = mode(world, link)?;
     if offers.strips_tags {
-        return Err(format!(
-            "{name} takes VLAN tags out of frames, so that XDP does not see them \
-             (`ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off`)"
-        ));
+        return Err(hides_tags(name, &offers.device));
     }
     Ok(mode)
+}
+
+/// Why the program does not see tags. A card takes them out of frames. A veth leaves them where its other end
+/// has them, which is beside the frame if that says that it can put them in: that end can't be seen from
+/// here, so what is said of this one stands for both, and must not be said of it alone.
+fn hides_tags(name: &str, device: &str) -> String {
+    let here = format!("`ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off`");
+    if device == "veth" {
+        let there = "`ethtool -K … txvlan off tx-vlan-stag-hw-insert off`";
+        return format!(
+            "VLAN tags come out of {name} beside frames, where XDP does not see them, unless its other end \
+             puts them in ({there} at the other end of {name}, and only after that {here})"
+        );
+    }
+    format!("{name} takes VLAN tags out of frames, so that XDP does not see them ({here})")
 }
 
 /// Why nothing can be sent to an egress now, if that is so, but will be later.
@@ -303,6 +315,18 @@ mod tests {
                 assert!(why.contains(&format!("is a {device}")), "{why}");
             }
         }
+    }
+
+    #[test]
+    fn of_a_veth_both_ends_are_told_the_other_one_first() {
+        let why = objection(|world, _, _| {
+            world.links.change(1, |link| link.offers.strips_tags = true);
+        });
+        let places =
+            ["txvlan off", "other end of in", "-K in rxvlan off"].map(|part| why.find(part));
+        assert!(places.is_sorted() && places[0].is_some(), "{why}");
+        let card = hides_tags("eth0", "");
+        assert!(card.contains("-K eth0 rxvlan off") && !card.contains("txvlan"));
     }
 
     #[test]
