@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use mcr::{
-    config::{diagnostic::Diagnostic, parse, problem::Kind},
+    config::{diagnostic::Diagnostic, model::DatapathChoice, parse, problem::Kind},
     plan::{
         Choice, LinkKind, LinkMap, LinkState, Means, Offers, Replicator, Table, World, Worth, plan,
     },
@@ -224,6 +224,10 @@ fn worlds_without() -> Vec<World> {
     ] {
         worlds.push(world(count, &relay));
     }
+    let two = "to: [{link: o0, ttl: 7}, {link: o1}], local: drop";
+    let mut generic = changed(2, two, 1, |link| link.offers.xdp = false);
+    generic.means.demanded = DatapathChoice::Xdp;
+    worlds.push(generic);
     for edit in ["vlan: 7", "unicast: 10.0.0.1"] {
         let ways: Vec<_> = (0..8).map(|n| format!("{{link: o{n}, {edit}}}")).collect();
         worlds.push(world(8, &format!("to: [{}], local: drop", ways.join(", "))));
