@@ -25,6 +25,7 @@ mod snapshot;
 pub mod view;
 
 pub use self::{
+    format::datapath,
     place::Instance,
     routes::{ingresses, routes},
     server::{Ask, Limits, start},

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Inject, Mcr, Member, Receiver, Sender, Topology, UdpFrame, VlanTag, needs,
-    socket, udp_sender,
+    Capture, Captured, Datapath, Inject, Mcr, Member, Receiver, Sender, Topology, UdpFrame,
+    VlanTag, needs, socket, udp_sender,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
@@ -77,6 +77,28 @@ fn stream(topology: &Topology, sizes: &[u32], count: u32) -> Result<()> {
     Ok(())
 }
 
+/// XDP is told of, at this one link and in the line with `ready`.
+fn attached(mcr: &Mcr, link: &str, by: &str) -> Result<()> {
+    let wanted = format!("{by} + {}", Datapath::Auto.shown());
+    let show = mcr.show("links")?;
+    ensure!(show["xdp_links"] == 1, "{show:#}");
+    for shown in show["links"].as_array().context("no links")? {
+        let attached = &shown["attached"];
+        let right = if shown["name"] == link {
+            *attached == wanted
+        } else {
+            attached.is_null()
+        };
+        ensure!(right, "{show:#}");
+    }
+    let text = mcr.ask(&["show", "links"])?;
+    let summary = format!("{}, xdp on 1 link", Datapath::Auto.name());
+    ensure!(text.contains(&wanted) && text.contains(&summary), "{text}");
+    let ready = mcr.wait_stderr(LONG, |line| line.contains("ready"))?;
+    ensure!(ready.ends_with(&summary), "{ready}");
+    Ok(())
+}
+
 /// Datagrams of these sizes, so many of each, are relayed by XDP to so many receivers.
 fn relayed(relay: &str, receivers: u8, by: &str) -> Result<()> {
     const SIZES: [u32; 7] = [64, 65, 66, 67, 500, 1001, 1472];
@@ -85,6 +107,7 @@ fn relayed(relay: &str, receivers: u8, by: &str) -> Result<()> {
     let topology = topology(receivers)?;
     let mcr = relaying(&topology, &[relay])?;
     is(&mcr, "239.1.1.1", by)?;
+    attached(&mcr, "in0", "xdp")?;
     stream(&topology, &SIZES, EACH)?;
     let frames = u64::from(EACH) * SIZES.len() as u64;
     let stats = mcr.finish()?;

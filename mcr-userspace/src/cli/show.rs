@@ -25,7 +25,7 @@ relay should have made, those of other relays that match the same frames include
 that its limit has taken away from it.
 
 --json prints the answer as it came, one line: version, and show with instance, pid, mcr, uptime (s),
-rule_file, relay_mac, datapath, and lists relays (name, state, waits_for, reasons, warnings, frames,
+rule_file, relay_mac, datapath, xdp_links, and lists relays (name, state, waits_for, reasons, warnings, frames,
 bytes, expected, limited), links (name, alternative_names, ifindex, state, reason, mac, mtu, relays, attached,
 ingress, egress), groups (group, link, version, sources, state, reason), routes (group, source,
 protocol, ports, vlan, ingress, from_host, relays, local, egresses: link, datapath), and counters (relays, ingress, egress, as

@@ -1,4 +1,4 @@
-//! How addresses are written.
+//! How addresses and datapaths are written.
 
 use std::fmt::Write as _;
 
@@ -11,4 +11,14 @@ pub(super) fn mac(address: [u8; 6]) -> String {
         let _ = write!(text, "{colon}{byte:02x}");
     }
     text
+}
+
+/// Who makes the copies, where XDP takes in the frames of so many links as well.
+#[must_use]
+pub fn datapath(name: &str, xdp_links: usize) -> String {
+    match xdp_links {
+        0 => name.to_owned(),
+        1 => format!("{name}, xdp on 1 link"),
+        count => format!("{name}, xdp on {count} links"),
+    }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::model::LinkSelector,
     daemon::{Counted, Ingress, Report},
-    plan::{Join, LinkState, RelayState, Table, World, why_unusable},
+    plan::{Join, LinkState, RelayState, Table, World, table::Xdp, why_unusable},
 };
 
 /// What does not change of an instance.
@@ -88,6 +88,7 @@ impl Snapshot {
             rule_file: about.file.as_ref().map(|file| file.display().to_string()),
             relay_mac: mac(self.world.relay_mac),
             datapath: self.datapath.to_owned(),
+            xdp_links: self.table.xdp.len(),
             ..Show::default()
         };
         if wants(Part::Routes) {
@@ -155,8 +156,8 @@ impl Snapshot {
         }
         let attached = ingresses(&self.table);
         let present = present.into_iter().map(|(index, (link, used))| {
-            let taken_in = attached.contains(&index);
-            self.present(index, link, taken_in, &used, report)
+            let attached = attached.contains(&index).then(|| self.attached(index));
+            self.present(index, link, attached, &used, report)
         });
         let missing = missing
             .into_iter()
@@ -168,7 +169,7 @@ impl Snapshot {
         &self,
         index: u32,
         link: &LinkState,
-        attached: bool,
+        attached: Option<String>,
         used: &Use<'_>,
         report: &Report,
     ) -> LinkView {
@@ -195,10 +196,20 @@ impl Snapshot {
             mtu: Some(link.mtu),
             relays: used.relays(),
             warnings: self.warnings(index, link, used),
-            attached: attached.then(|| self.datapath.to_owned()),
+            attached,
             ingress: used.ingress(&link.name, report),
             egress: used.egress(&link.name, report),
         }
+    }
+
+    /// Who takes in the frames of a link, the first one first.
+    fn attached(&self, index: u32) -> String {
+        let xdp = match self.table.xdp.get(&index) {
+            Some(Xdp::Native) => "xdp + ",
+            Some(Xdp::Generic) => "xdp (generic) + ",
+            None => "",
+        };
+        format!("{xdp}{}", self.datapath)
     }
 
     fn warnings(&self, index: u32, link: &LinkState, used: &Use<'_>) -> Vec<String> {

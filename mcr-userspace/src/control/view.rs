@@ -26,6 +26,9 @@ pub struct Show {
     pub relay_mac: String,
     /// Who makes the copies: `tc (tcx)`, `tc (clsact)` or `afpacket`.
     pub datapath: String,
+    /// At how many links XDP takes in frames, before all others.
+    #[serde(default)]
+    pub xdp_links: usize,
     /// The relays, in the order of the rule file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relays: Option<Vec<RelayView>>,
@@ -133,7 +136,8 @@ pub struct LinkView {
     pub relays: Vec<String>,
     /// What may not be meant, each a sentence.
     pub warnings: Vec<String>,
-    /// Who takes in its frames, as [`Show::datapath`]; none: nobody.
+    /// Who takes in its frames, as [`Show::datapath`], with `xdp + ` or `xdp (generic) + ` where XDP does
+    /// so before; none: nobody.
     pub attached: Option<String>,
     /// What has happened to frames that arrived; none if no relay takes in its frames.
     pub ingress: Option<Ingress>,

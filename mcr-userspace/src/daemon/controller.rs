@@ -20,6 +20,7 @@ use super::{
     storms::Storms,
 };
 use crate::{
+    control,
     datapath::{ApplyError, Datapath, StepError},
     links::{self, neighbours},
     membership::joins::{JoinError, Joins},
@@ -327,7 +328,7 @@ impl Controller {
         format!(
             "{in_force} of {relays} relays in force, {} routes, datapath {}",
             self.table.routes(),
-            self.datapath.name()
+            control::datapath(self.datapath.name(), self.table.xdp.len())
         )
     }
 

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::columns::{Cell, Page, Table};
 use crate::{
-    control::view::{
-        EgressView, GroupCondition, GroupView, LinkCondition, LinkView, RelayCondition, RelayView,
-        RouteView, Show,
+    control::{
+        datapath,
+        view::{
+            EgressView, GroupCondition, GroupView, LinkCondition, LinkView, RelayCondition,
+            RelayView, RouteView, Show,
+        },
     },
     daemon::{Label, Report},
 };
@@ -43,7 +46,9 @@ fn about(show: &Show) -> String {
     };
     format!(
         "instance {}, process {}, up {up}, datapath {}, {rules}",
-        show.instance, show.pid, show.datapath
+        show.instance,
+        show.pid,
+        datapath(&show.datapath, show.xdp_links)
     )
 }
 
