@@ -341,6 +341,21 @@ fn the_rule_file_says_where_and_reload_reads_it_again() -> Result<()> {
     )?;
     is(relays()?, 0, &["waits for late"])?;
 
+    // What stays as it was is told; the rest of the file is in force.
+    let others = "datapath: tc\nlimits: {links: 7}\ncontrol: {socket: /run/elsewhere.sock}\n";
+    fs::write(&file, others.to_owned() + &rules(&[RELAY]))?;
+    let told =
+        ["datapath", "limits", "control"].map(|field| format!("warning: `{field}` does not say"));
+    let told = told.each_ref().map(String::as_str);
+    is(
+        reload()?,
+        0,
+        &[&told[..], &["1 of 1 relays in force"]].concat(),
+    )?;
+    write(&[RELAY, "{name: s, from: in0, to: late, groups: 224.0.0.5}"])?;
+    let (code, said) = reload()?;
+    ensure!(code == Some(0) && !said.contains("restart"), "{said}");
+
     write(&["{name: t, from: in0, to: out0, groups: 10.1.1.1}"])?;
     let place = format!("{}:4:44: error", file.display());
     is(reload()?, 78, &[&place, "10.1.1.1", "nothing has changed"])?;

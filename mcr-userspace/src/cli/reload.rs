@@ -16,7 +16,8 @@ Examples:
   mcr reload --instance lab
 
 A file that is wrong changes nothing, nor does one with a relay that a datapath which is demanded
-can't serve.
+can't serve. `datapath`, `limits` and `control` stay as they were when mcr started: if the file says
+otherwise now, a warning does.
 
 Exit codes: 0; 64 usage; 66 no rule file; 69 no running instance; 71 operating system; 76 the kernel
 lacks what was demanded; 77 permission; 78 rule file.")]
@@ -33,6 +34,8 @@ pub(super) fn run(args: ReloadArgs) -> anyhow::Result<ExitCode> {
     }
     if let (_, Body::Reload(reloaded)) = answer? {
         reloaded.warnings.iter().for_each(complain);
+        let restart = reloaded.restart.iter();
+        restart.for_each(|sentence| note(&format!("warning: {sentence}")));
         print(&format!(
             "the rule file has been read again: {} of {} relays in force\n",
             reloaded.in_force, reloaded.relays

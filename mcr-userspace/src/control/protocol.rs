@@ -6,7 +6,7 @@
 //! {"version":1,"verb":"show","part":"links"}
 //! {"version":1,"show":{"instance":"default",…,"links":[…]}}
 //! {"version":1,"verb":"reload"}
-//! {"version":1,"reload":{"relays":2,"in_force":1,"warnings":[]}}
+//! {"version":1,"reload":{"relays":2,"in_force":1,"warnings":[],"restart":[]}}
 //! {"version":1,"verb":"dance"}
 //! {"version":1,"error":{"kind":"bad-request","message":"unknown variant …"}}
 //! ```
@@ -89,6 +89,10 @@ pub struct Reloaded {
     pub in_force: usize,
     /// What may not be meant.
     pub warnings: Vec<Complaint>,
+    /// What the file says otherwise than when mcr started, and is done by a restart alone, each as a
+    /// sentence.
+    #[serde(default)]
+    pub restart: Vec<String>,
 }
 
 /// Why something was not done.

@@ -4,6 +4,7 @@ use super::{Controller, Settings, SettleError};
 use crate::{
     config::{
         load::{LoadError, Loaded, load_again},
+        model::RuleFile,
         report::Report,
     },
     control::protocol::{Complaint, Refusal, RefusalKind, Reloaded},
@@ -31,19 +32,9 @@ pub(super) fn reload(
     if !warnings.is_empty() {
         tracing::warn!("{warnings}");
     }
-    if settings
-        .datapath_of_file
-        .is_some_and(|before| before != rules.datapath)
-    {
-        tracing::warn!("`datapath` is not what it was when mcr started: restart mcr to change it");
-    }
-    if settings.limits != rules.limits {
-        tracing::warn!(
-            "`limits` are not what they were when mcr started: restart mcr to change them"
-        );
-    }
-    if settings.socket_of_file != rules.control {
-        tracing::warn!("`control` is not what it was when mcr started: restart mcr to change it");
+    let restart = restart(settings, &rules);
+    for sentence in &restart {
+        tracing::warn!("{sentence}");
     }
     controller.set_relays(rules.relays).map_err(|error| {
         tracing::error!("nothing has changed: {error}");
@@ -59,7 +50,24 @@ pub(super) fn reload(
         relays,
         in_force,
         warnings: complaints(&warnings),
+        restart,
     })
+}
+
+/// What the rule file says otherwise than at the start, and stays as it was then, each as a sentence.
+fn restart(settings: &Settings, rules: &RuleFile) -> Vec<String> {
+    let datapath = settings.datapath_of_file;
+    [
+        ("datapath", datapath.is_some_and(|of| of != rules.datapath)),
+        ("limits", settings.limits != rules.limits),
+        ("control", settings.socket_of_file != rules.control),
+    ]
+    .into_iter()
+    .filter(|(_, changed)| *changed)
+    .map(|(field, _)| {
+        format!("`{field}` does not say what it said when mcr started: restart mcr to change it")
+    })
+    .collect()
 }
 
 fn refusal(error: &LoadError) -> Refusal {
