@@ -52,7 +52,8 @@ impl Controller {
     /// What is demanded of the datapath and can't be had, if there is something, as a sentence.
     #[must_use]
     pub fn denied(&self) -> Option<String> {
-        denials(&self.states).next()
+        let all: Vec<_> = denials(&self.states).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 }
 
