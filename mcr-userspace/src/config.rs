@@ -31,6 +31,7 @@ mod relay;
 pub mod report;
 pub mod value;
 mod well_known;
+pub mod xdp;
 mod yaml;
 
 /// The largest rule file that is read, in bytes: far more than 10 000 relays need, and little

@@ -160,7 +160,7 @@ fn what_is_demanded_is_not_replaced() -> Result<()> {
         let expected = if why == "not implemented" { 76 } else { 77 };
         for (rule, datapath) in [
             (RELAY, "tc"),
-            (RELAY, "xdp"),
+            (DROPPING, "xdp"),
             // Packet sockets can't keep frames from the host.
             (DROPPING, "auto"),
             (DROPPING, "tc"),

@@ -136,6 +136,18 @@ fn a_wrong_rule_file_is_78_and_says_where() -> Result<()> {
     let dropping = format!("datapath: afpacket\n{}", rules(&[drop]));
     let path = file(&directory, "drop.yaml", &dropping)?;
     mcr(&topology.relay, &["run", "--config", &path])?.is(78, &["4:", "afpacket", "drop"])?;
+    // Whoever demands XDP, the file or the command line.
+    let keeping = rules(&[good]);
+    let path = file(
+        &directory,
+        "keep.yaml",
+        &format!("datapath: xdp\n{keeping}"),
+    )?;
+    mcr(&topology.relay, &["run", "--config", &path])?.is(78, &["4:12", "local: drop"])?;
+    mcr(&topology.relay, &["check", &path])?.is(1, &["4:12", "local: drop"])?;
+    let path = file(&directory, "keep.yaml", &keeping)?;
+    let run = ["run", "--config", &path, "--datapath", "xdp"];
+    mcr(&topology.relay, &run)?.is(78, &["relay r: ", "local: drop"])?;
     for text in [
         "",
         "relays: [",
@@ -195,8 +207,15 @@ fn a_missing_permission_is_77() -> Result<()> {
             .args(arguments);
         outcome(&mut command)
     };
-    for datapath in ["auto", "xdp", "tc", "afpacket"] {
-        let outcome = unprivileged(&["run", "--config", &path, "--datapath", datapath])?;
+    let dropping = "{name: r, from: in0, to: out0, groups: 239.1.1.1, local: drop}";
+    let for_xdp = file(&directory, "xdp.yaml", &rules(&[dropping]))?;
+    for (datapath, path) in [
+        ("auto", &path),
+        ("xdp", &for_xdp),
+        ("tc", &path),
+        ("afpacket", &path),
+    ] {
+        let outcome = unprivileged(&["run", "--config", path, "--datapath", datapath])?;
         outcome.is(77, &["CAP_"]).context(datapath)?;
     }
     unprivileged(&["check", &path])?.is(0, &[])?;

@@ -78,8 +78,8 @@ fn stream(topology: &Topology, sizes: &[u32], count: u32) -> Result<()> {
 }
 
 /// XDP is told of, at this one link and in the line with `ready`.
-fn attached(mcr: &Mcr, link: &str, by: &str) -> Result<()> {
-    let wanted = format!("{by} + {}", Datapath::Auto.shown());
+fn attached(mcr: &Mcr, link: &str) -> Result<()> {
+    let wanted = format!("xdp + {}", Datapath::Auto.shown());
     let show = mcr.show("links")?;
     ensure!(show["xdp_links"] == 1, "{show:#}");
     for shown in show["links"].as_array().context("no links")? {
@@ -107,7 +107,7 @@ fn relayed(relay: &str, receivers: u8, by: &str) -> Result<()> {
     let topology = topology(receivers)?;
     let mcr = relaying(&topology, &[relay])?;
     is(&mcr, "239.1.1.1", by)?;
-    attached(&mcr, "in0", "xdp")?;
+    attached(&mcr, "in0")?;
     stream(&topology, &SIZES, EACH)?;
     let frames = u64::from(EACH) * SIZES.len() as u64;
     let stats = mcr.finish()?;

@@ -155,7 +155,7 @@ fn selection(error: &SelectError) -> u8 {
             }
             _ => SYSTEM,
         },
-        SelectError::LocalDrop(_) => RULES,
+        SelectError::LocalDrop(_) | SelectError::NotByXdp(..) => RULES,
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     value::{Ethertype, Protocol, Sources},
 };
 
+mod datapaths;
 mod edits;
 mod frames;
 mod packets;
@@ -132,13 +133,8 @@ impl<W: Copy> Draft<W> {
         }
         self.check_vlans(problems);
         self.check_edits(problems);
-        if let (Some(DatapathChoice::AfPacket), Some((at, Local::Drop))) = (datapath, self.local) {
-            problems.add(
-                at,
-                Kind::DropOnAfPacket,
-                "`drop` is not possible with `datapath: afpacket`: a packet socket gets a copy and \
-                 can't keep a frame from the host, use `datapath: tc`",
-            );
+        if let Some(datapath) = datapath {
+            self.check_datapath(datapath, problems);
         }
         let name = self.name.take()?;
         let (from, to) = links?.into_model();

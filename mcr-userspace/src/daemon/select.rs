@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use super::Settings;
 use crate::{
-    config::model::{DatapathChoice, Local, Relay},
+    config::{
+        model::{DatapathChoice, Local, Relay},
+        xdp,
+    },
     datapath::{
         Datapath, StepError,
         ebpf::{Ebpf, Hook, LoadError},
@@ -49,6 +52,9 @@ pub enum SelectError {
         "relay {0}: `local: drop` needs the datapath tc or xdp: a packet socket gets a copy of a frame and can't keep it from the host"
     )]
     LocalDrop(String),
+    /// A relay wants what XDP can't do.
+    #[error("relay {0}: {1}")]
+    NotByXdp(String, &'static str),
 }
 
 /// Gets the datapath that was asked for, or the best one there is.
@@ -57,7 +63,11 @@ pub enum SelectError {
 ///
 /// [`SelectError`]: what was asked for can't be had, or nothing can.
 pub fn select(settings: &Settings) -> Result<Selected, SelectError> {
-    match settings.datapath {
+    let demanded = settings.datapath;
+    if demanded == DatapathChoice::Xdp {
+        settings.relays.iter().try_for_each(by_xdp)?;
+    }
+    match demanded {
         DatapathChoice::Tc => Ok(tc(settings)?),
         DatapathChoice::Xdp => match tc(settings)? {
             selected if selected.means.xdp => Ok(selected),
@@ -90,10 +100,18 @@ fn wants_drop(relays: &[Relay]) -> Option<&Relay> {
     relays.iter().find(|relay| relay.local == Local::Drop)
 }
 
+/// Whether XDP can serve a relay, as far as can be said without knowing its links.
+fn by_xdp(relay: &Relay) -> Result<(), SelectError> {
+    match xdp::objection(relay) {
+        None => Ok(()),
+        Some(why) => Err(SelectError::NotByXdp(relay.name.clone(), why)),
+    }
+}
+
 fn tc(settings: &Settings) -> Result<Selected, LoadError> {
     let hook = settings.hook.unwrap_or_else(Hook::of_this_kernel);
     let mut back_end = Ebpf::load(hook, &settings.limits)?;
-    let no_xdp = xdp(settings, &mut back_end);
+    let no_xdp = load_xdp(settings, &mut back_end);
     Ok(Selected {
         no_fan: back_end.no_fan(),
         own_programs: back_end.programs(),
@@ -111,7 +129,7 @@ fn tc(settings: &Settings) -> Result<Selected, LoadError> {
 
 /// Loads the XDP programs beside, unless nobody wants them, and says why there are none. Without them
 /// the TC program does all there is to do.
-fn xdp(settings: &Settings, back_end: &mut Ebpf) -> Option<String> {
+fn load_xdp(settings: &Settings, back_end: &mut Ebpf) -> Option<String> {
     if settings.datapath == DatapathChoice::Tc {
         return Some(String::new());
     }

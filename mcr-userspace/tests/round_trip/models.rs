@@ -34,8 +34,10 @@ pub(crate) fn rule_file() -> impl Strategy<Value = RuleFile> {
     file.prop_map(|(datapath, (routes, links), control, mut relays)| {
         for (number, relay) in relays.iter_mut().enumerate() {
             relay.name = format!("r{number}");
-            if datapath == DatapathChoice::AfPacket {
-                relay.local = Local::Keep;
+            match datapath {
+                DatapathChoice::AfPacket => relay.local = Local::Keep,
+                DatapathChoice::Xdp => suit_xdp(relay),
+                DatapathChoice::Auto | DatapathChoice::Tc => {}
             }
         }
         RuleFile {
@@ -45,6 +47,17 @@ pub(crate) fn rule_file() -> impl Strategy<Value = RuleFile> {
             relays,
         }
     })
+}
+
+/// Takes away what XDP can't do.
+fn suit_xdp(relay: &mut Relay) {
+    relay.local = Local::Drop;
+    relay.limit = None;
+    for way in &mut relay.to {
+        way.edits.vlan = None;
+    }
+    let ways: BTreeSet<_> = relay.to.drain(..).collect();
+    relay.to.extend(ways);
 }
 
 fn relay() -> impl Strategy<Value = Relay> {

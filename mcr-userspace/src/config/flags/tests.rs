@@ -124,6 +124,14 @@ fn checks_what_must_hold_between_flags() {
     assert!(drop.relay("relay", DatapathChoice::Tc).is_ok());
     let afpacket = errors(&drop, DatapathChoice::AfPacket);
     assert_eq!(afpacket, [("--local", Kind::DropOnAfPacket)]);
+    assert!(drop.relay("relay", DatapathChoice::Xdp).is_ok());
+    let limited = RelayFlags {
+        limit: Some("10pps".to_owned()),
+        ..flags()
+    };
+    let xdp = errors(&limited, DatapathChoice::Xdp);
+    let expected = [("--from", Kind::KeepOnXdp), ("--limit", Kind::LimitOnXdp)];
+    assert_eq!(xdp, expected);
     let both = RelayFlags {
         between: texts(&["br0", "br1"]),
         ..flags()

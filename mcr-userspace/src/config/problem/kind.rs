@@ -224,6 +224,12 @@ kinds! {
         SocketPath,
         /// `local: drop` on packet sockets.
         DropOnAfPacket,
+        /// `local: keep` where XDP is demanded.
+        KeepOnXdp,
+        /// A limit where XDP is demanded.
+        LimitOnXdp,
+        /// An edit of the VLAN tag where XDP is demanded.
+        VlanOnXdp,
         /// How many errors are not shown.
         MoreErrors,
     }

@@ -107,6 +107,30 @@ fn a_link_that_refuses_is_shown_with_why_and_one_that_is_down_with_what_to_do() 
 }
 
 #[test]
+fn a_link_says_how_xdp_takes_in_its_frames() {
+    let relay = "  - {name: r, from: [a, c], to: b, groups: 239.1.1.1}\n";
+    let mut snapshot = snapshot(relay, &[]);
+    for (xdp, attached, count) in [
+        (vec![], ["fake", "fake"], 0),
+        (vec![(1, Xdp::Native)], ["xdp + fake", "fake"], 1),
+        (
+            vec![(1, Xdp::Native), (3, Xdp::Generic)],
+            ["xdp + fake", "xdp (generic) + fake"],
+            2,
+        ),
+    ] {
+        Arc::make_mut(&mut snapshot.table).xdp = xdp.into_iter().collect();
+        let shown = show(&snapshot, Part::Links);
+        let links = shown.links.unwrap().into_iter();
+        let by: Vec<_> = links.filter_map(|link| link.attached).collect();
+        assert_eq!(
+            (&by[..], shown.xdp_links),
+            (&attached.map(str::to_owned)[..], count)
+        );
+    }
+}
+
+#[test]
 fn groups_have_their_sources_and_why_they_are_not_joined() {
     let relays = "  - {name: r, from: a, to: c, groups: 239.1.1.1, sources: [10.0.0.5, 10.0.0.6]}\n\
                   \x20 - {name: s, from: c, to: a, groups: 239.1.1.1}\n";
