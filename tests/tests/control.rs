@@ -165,6 +165,16 @@ fn a_socket_in_use_is_69_and_one_left_over_is_replaced() -> Result<()> {
         &[text(&socket)?, "no socket"],
     )?;
     ensure!(fs::read_to_string(&socket)? == "precious");
+
+    let directory = TempDir::new()?;
+    let nowhere = directory.path().join("none/x.sock");
+    let run = [&flags[..], &["--socket", text(&nowhere)?]].concat();
+    let (code, said) = mcr(&topology.relay, &run)?;
+    ensure!(
+        code == Some(71) && said.contains("--socket"),
+        "{code:?}: {said}"
+    );
+    ensure!(said.matches("No such file").count() == 1, "{said}");
     Ok(())
 }
 

@@ -83,9 +83,22 @@ pub fn main() -> ExitCode {
         Verb::Recv(args) => recv::run(args),
     };
     result.unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "mcr: {error:#}");
+        note(&sentence(&error));
         exit_code(&error).into()
     })
+}
+
+/// An error and its causes, those that it names itself not again.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.contains(&cause) {
+            sentence = format!("{sentence}: {cause}");
+        }
+    }
+    sentence
 }
 
 fn parse() -> Result<Cli, clap::Error> {
@@ -191,6 +204,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_named_once() {
+        let gone = || io::Error::from_raw_os_error(2);
+        let named = ListenError::System {
+            path: "x".into(),
+            source: gone(),
+        };
+        let error = anyhow::Error::new(DaemonError::Control(named));
+        assert_eq!(sentence(&error).matches("os error 2").count(), 1);
+        let error = anyhow::Error::new(gone()).context("no loop");
+        assert_eq!(sentence(&error), format!("no loop: {}", gone()));
     }
 
     #[test]

@@ -55,13 +55,24 @@ pub enum ListenError {
     #[error("{}: this is there already and no socket; name another path", .0.display())]
     NotASocket(PathBuf),
     /// The operating system said no.
-    #[error("{}: the control socket can't be made: {source}", path.display())]
+    #[error("{}: the control socket can't be made: {source}: {}", path.display(), remedy(path, source))]
     System {
         /// Where it was to be.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
+}
+
+fn remedy(path: &Path, error: &io::Error) -> String {
+    const ANOTHER: &str = "name another place with --socket";
+    match (error.kind(), path.parent()) {
+        (ErrorKind::NotFound, Some(directory)) => {
+            format!("make the directory {}, or {ANOTHER}", directory.display())
+        }
+        (ErrorKind::PermissionDenied, _) => format!("{ANOTHER}, where this user may write"),
+        _ => ANOTHER.to_owned(),
+    }
 }
 
 impl Listener {
@@ -248,7 +259,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("none/s");
         let error = Listener::bind(&path).unwrap_err().to_string();
-        assert!(error.contains("none/s"), "{error}");
+        let directory = path.parent().unwrap().display();
+        let remedy = format!("make the directory {directory}, or name another place");
+        assert!(
+            error.contains("none/s: ") && error.contains(&remedy),
+            "{error}"
+        );
     }
 
     #[test]
