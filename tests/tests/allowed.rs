@@ -139,6 +139,30 @@ fn where_programs_cannot_be_loaded_packet_sockets_make_the_copies() -> Result<()
     Ok(())
 }
 
+/// Without a capability for the one or the other, all are named that would do; without the one to join
+/// groups, that one is, and frames are relayed.
+#[test]
+fn what_is_missing_is_named() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let (code, said) = ends(&topology.relay, Confined::To(&[]), RELAY, "auto")?;
+    ensure!(code == 77, "{code}, {said}");
+    for capability in OWN {
+        ensure!(said.contains(&format!("CAP_{capability}")), "{said}");
+    }
+    let to = Confined::To(&OWN[..3]);
+    let mcr = Mcr::confined(&topology.relay, to, &rules(&[RELAY]), &["--stats", "50ms"])?;
+    let said = mcr.stderr().text();
+    let told = |line: &str| line.contains("can't join 239.1.1.1") && line.contains("CAP_NET_RAW");
+    ensure!(said.lines().any(told), "{said}");
+    let reason = &mcr.show("groups")?["groups"][0]["reason"];
+    let named = reason
+        .as_str()
+        .is_some_and(|why| why.contains("CAP_NET_RAW"));
+    ensure!(named, "{reason}");
+    mcr.finish()?;
+    Ok(())
+}
+
 /// Runs it until it ends by itself, which it must, and gives its exit code and what it said.
 fn ends(netns: &Netns, to: Confined<'_>, relay: &str, datapath: &str) -> Result<(i32, String)> {
     let mut file = tempfile::NamedTempFile::with_suffix(".yaml")?;

@@ -158,17 +158,30 @@ fn listening(error: &ListenError) -> u8 {
 
 fn selection(error: &SelectError) -> u8 {
     match error {
-        SelectError::Ebpf(LoadError::Permission) => PERMISSION,
-        SelectError::Ebpf(LoadError::Kernel(_) | LoadError::NoTcx) | SelectError::Xdp(_) => KERNEL,
-        SelectError::Ebpf(LoadError::Hook(error)) | SelectError::Ring(error) => match error {
-            StepError::System { source, .. }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                PERMISSION
-            }
-            _ => SYSTEM,
-        },
+        SelectError::Ebpf(error)
+        | SelectError::Neither {
+            programs: error, ..
+        } => loading(error),
+        SelectError::Xdp(_) => KERNEL,
+        SelectError::Ring(error) => step(error),
         SelectError::LocalDrop(_) | SelectError::NotByXdp(..) => RULES,
+    }
+}
+
+fn loading(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Permission => PERMISSION,
+        LoadError::Kernel(_) | LoadError::NoTcx => KERNEL,
+        LoadError::Hook(error) => step(error),
+    }
+}
+
+fn step(error: &StepError) -> u8 {
+    match error {
+        StepError::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            PERMISSION
+        }
+        StepError::System { .. } | StepError::Unsupported(_) => SYSTEM,
     }
 }
 

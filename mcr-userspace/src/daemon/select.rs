@@ -47,6 +47,16 @@ pub enum SelectError {
     /// Not packet sockets.
     #[error("{0}: run mcr as root, or with CAP_NET_RAW")]
     Ring(StepError),
+    /// Neither the TC program nor packet sockets.
+    #[error(
+        "{programs}; nor can packet sockets make the copies, which take CAP_NET_RAW alone: {sockets}"
+    )]
+    Neither {
+        /// Why not the one.
+        programs: LoadError,
+        /// Why not the others.
+        sockets: StepError,
+    },
     /// A relay wants what packet sockets can't do.
     #[error(
         "relay {0}: `local: drop` needs the datapath tc or xdp: a packet socket gets a copy of a frame and can't keep it from the host"
@@ -89,7 +99,10 @@ pub fn select(settings: &Settings) -> Result<Selected, SelectError> {
                     );
                     Ok(selected)
                 }
-                Err(_) => Err(why.into()),
+                Err(sockets) => Err(SelectError::Neither {
+                    programs: why,
+                    sockets,
+                }),
             },
         },
     }

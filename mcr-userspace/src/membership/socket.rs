@@ -40,7 +40,7 @@ impl Packets {
     pub(super) fn open(ifindex: u32) -> io::Result<Self> {
         let ifindex = c_int::try_from(ifindex).map_err(io::Error::other)?;
         // Without a protocol it receives nothing until it is bound.
-        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None).map_err(with_remedy)?;
         socket.set_nonblocking(true)?;
         // What the host allows is enough for one querier.
         let _ = socket.set_recv_buffer_size(WAITING);
@@ -99,6 +99,16 @@ impl Packets {
                 _ => Err(error),
             },
         }
+    }
+}
+
+/// What the system said, and what is missing where it is a permission.
+fn with_remedy(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::PermissionDenied => {
+            io::Error::new(kind, format!("{error}: it takes root, or CAP_NET_RAW"))
+        }
+        _ => error,
     }
 }
 
