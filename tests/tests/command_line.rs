@@ -307,6 +307,33 @@ fn ready_is_one_line_on_standard_error() -> Result<()> {
     Ok(())
 }
 
+/// As when the disk is full that holds the counters: it says so, once, and relays all the same.
+#[test]
+fn who_can_write_no_counters_says_so_once() -> Result<()> {
+    let topology = Topology::fan_out(1)?;
+    let mut command = topology.relay.command("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" >/dev/full"]);
+    command.arg(binary()?).args(["run", "--stats", "10ms"]);
+    command.args(["--from", "in0", "--to", "out0", "--group", "239.1.1.1"]);
+    let mut process = Process::start("mcr run", &mut command)?;
+    let told = |line: &str| line.contains("standard output") && line.contains("No space left");
+    process.wait_stderr(WAIT, told)?;
+    let capture = Capture::on(&topology.receiver, "eth0")?;
+    let mut inject = Inject::on(&topology.sender, Topology::SENDER_LINK)?;
+    let source = socket("10.77.0.2:40000")?;
+    inject.send(&UdpFrame::new(source, socket("239.1.1.1:5000")?).build()?)?;
+    capture.wait_for(1, WAIT, Captured::is_relayed)?;
+    // There is a last line, which can't be written either.
+    process.signal(nix::sys::signal::Signal::SIGTERM)?;
+    process.wait_success(WAIT)?;
+    let said = process.stderr().text();
+    ensure!(
+        said.lines().filter(|line| told(line)).count() == 1,
+        "{said}"
+    );
+    Ok(())
+}
+
 /// As when the disk is full that holds the log.
 #[test]
 fn who_can_log_nothing_relays_all_the_same() -> Result<()> {

@@ -31,9 +31,17 @@ impl Printer {
         thread::Builder::new()
             .name("mcr-printer".to_owned())
             .spawn(move || {
+                let mut lost = false;
                 while let Some(line) = waiting.blocking_recv() {
-                    // Whoever read this may be gone.
-                    let _ = writeln!(io::stdout().lock(), "{line}");
+                    let result = writeln!(io::stdout().lock(), "{line}");
+                    if let Err(error) = &result
+                        && !lost
+                        // Whoever read this may have had enough.
+                        && error.kind() != io::ErrorKind::BrokenPipe
+                    {
+                        tracing::warn!("counters can't be written to standard output: {error}");
+                    }
+                    lost = result.is_err();
                 }
                 drop(end);
             })?;
