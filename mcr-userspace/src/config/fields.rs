@@ -74,7 +74,8 @@ impl Schema {
                 found.entries.insert(name, (key.span, value));
             } else {
                 found.meant.extend(self.meant(text));
-                problems.push(key.span, self.stranger(text));
+                let given = |name: &str| pairs.iter().any(|(key, _)| key.is_text(name));
+                problems.push(key.span, self.stranger(text, given));
             }
         }
         Some(found)
@@ -105,10 +106,15 @@ impl Schema {
         }
     }
 
-    /// What is wrong with a field that isn't one of `fields`.
-    fn stranger(&self, name: &str) -> Problem {
-        if self.later.iter().any(|(later, _)| *later == name) {
-            return Problem::not_in_force(&format!("{} of {}", quote(name), self.what));
+    /// What is wrong with a field that isn't one of `fields`, beside those that are given.
+    fn stranger(&self, name: &str, given: impl Fn(&str) -> bool) -> Problem {
+        if let Some((_, instead)) = self.later.iter().find(|(later, _)| *later == name) {
+            let what = format!("{} of {}", quote(name), self.what);
+            let remedy = match instead.filter(|instead| !given(instead)) {
+                Some(instead) => format!("name a `{instead}` instead"),
+                None => "leave it out".to_owned(),
+            };
+            return Problem::not_in_force(&what, &remedy);
         }
         let elsewhere = self
             .elsewhere

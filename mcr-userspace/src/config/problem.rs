@@ -35,10 +35,10 @@ impl Problem {
     }
 
     /// Something of the contract that this version does not do yet.
-    pub(super) fn not_in_force(what: &str) -> Self {
+    pub(super) fn not_in_force(what: &str, remedy: &str) -> Self {
         Self::new(
             Kind::NotInForce,
-            format!("{what} is not in force in this version yet: leave it out"),
+            format!("{what} is not in force in this version yet: {remedy}"),
         )
     }
 }

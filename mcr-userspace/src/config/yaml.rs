@@ -37,6 +37,11 @@ pub(super) enum Value<'t> {
 }
 
 impl Node<'_> {
+    /// Whether it is this text.
+    pub(super) fn is_text(&self, wanted: &str) -> bool {
+        matches!(&self.value, Value::Scalar(text) if text == wanted)
+    }
+
     /// What was found, for a sentence.
     pub(super) fn found(&self) -> String {
         match &self.value {
