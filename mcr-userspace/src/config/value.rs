@@ -176,12 +176,23 @@ pub fn name(text: &str) -> Result<String, Problem> {
     Err(Problem::new(Kind::NameCharacters, message))
 }
 
+/// The beginning of the names of links that mcr makes for itself; a number follows.
+pub const OWN_LINK: &str = "mcr-fan";
+
 /// A link, by its name.
 ///
 /// # Errors
 ///
-/// [`Kind::LinkLength`] and [`Kind::LinkCharacters`].
+/// [`Kind::LinkLength`], [`Kind::LinkCharacters`] and [`Kind::OwnLink`].
 pub fn link(text: &str) -> Result<LinkSelector, Problem> {
+    if text.strip_prefix(OWN_LINK).and_then(number).is_some() {
+        let message = format!(
+            "{} is the name of a link that mcr makes for itself: name one of the links that frames \
+             come from and go to",
+            quote(text)
+        );
+        return Err(Problem::new(Kind::OwnLink, message));
+    }
     if let Some(name) = LinkName::new(text) {
         return Ok(LinkSelector::Name(name));
     }

@@ -88,6 +88,8 @@ kinds! {
         LinkCharacters,
         /// A link's name that is empty or too long.
         LinkLength,
+        /// The name of a link of mcr's own.
+        OwnLink,
         /// Both `between` and `from` or `to`.
         FromAndBetween,
         /// A single link in `between`.

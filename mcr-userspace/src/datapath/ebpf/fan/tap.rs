@@ -16,7 +16,7 @@ use crate::datapath::StepError;
 
 /// Makes links (`Documentation/networking/tuntap.rst`).
 const MAKER: &str = "/dev/net/tun";
-/// The name, in which the kernel puts the lowest number that is free.
+/// The name, in which the kernel puts the lowest number that is free: [`OWN_LINK`](crate::config::value::OWN_LINK).
 const NAME: &[u8] = b"mcr-fan%d";
 /// The MTU: too small for IPv6, so that the kernel has nothing to say there. Frames that arrive may be
 /// larger, and so they may where a program hands them over (`__bpf_rx_skb` in `net/core/filter.c`).
