@@ -285,6 +285,23 @@ fn another_way_is_taken_when_a_link_changes() -> Result<()> {
     Ok(())
 }
 
+/// What drivers refuse to attach to is relayed by the TC program, and why is told.
+#[test]
+fn a_link_whose_other_end_has_a_large_mtu_is_told_of() -> Result<()> {
+    needs!(XdpFeatures);
+    let topology = topology(1)?;
+    topology.sender.ip("link set eth0 mtu 9000")?;
+    let relay = "{name: r, from: in0, to: out0, groups: 239.1.1.1, local: drop}";
+    let mcr = relaying(&topology, &[relay])?;
+    let (replicator, reason) = replicator(&mcr, "239.1.1.1")?;
+    let told =
+        reason.is_some_and(|why| why.contains("can't attach XDP to in0") && why.contains("MTU"));
+    ensure!(replicator == "clone" && told, "{replicator}");
+    stream(&topology, &[500], 10)?;
+    mcr.finish()?;
+    Ok(())
+}
+
 /// A sender that leaves segmentation to the card has it done before XDP sees a frame, and a datagram
 /// that is too long for XDP to finish its checksum goes up.
 #[test]

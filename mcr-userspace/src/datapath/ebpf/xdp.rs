@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::programs::{ProgramError, ProgramFd, Xdp, XdpMode, links::FdLink};
-use nix::net::if_::if_indextoname;
+use nix::{errno::Errno, net::if_::if_indextoname};
 
 use super::{LoadError, chain, from_program};
 use crate::{
@@ -67,10 +67,18 @@ impl Attachments {
     ) -> Result<(), StepError> {
         let link = if_indextoname(ifindex)
             .map_err(|errno| StepError::system(format!("link {ifindex}"), errno.into()))?;
-        let failed = |error: &dyn std::error::Error| {
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            let mut why = chain(error);
+            // `veth_xdp_set` in `drivers/net/veth.c`, and some cards.
+            if is(error, Errno::ERANGE) {
+                why.push_str(
+                    ": its MTU, or that of the other end of a veth, is too large for XDP (for a veth \
+                     some 3500 bytes are the most)",
+                );
+            }
             StepError::system(
                 format!("can't attach XDP to {}", link.to_string_lossy()),
-                std::io::Error::other(chain(error)),
+                std::io::Error::other(why),
             )
         };
         let (name, mode) = match mode {
@@ -87,6 +95,15 @@ impl Attachments {
         self.0.insert(ifindex, link);
         Ok(())
     }
+}
+
+/// Whether it is this error of the system, or has it as a cause.
+fn is(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        let cause = cause.downcast_ref::<std::io::Error>();
+        cause.and_then(std::io::Error::raw_os_error) == Some(errno as i32)
+    })
 }
 
 fn program<'a>(object: &'a mut aya::Ebpf, name: &str) -> Result<&'a mut Xdp, ProgramError> {
