@@ -18,7 +18,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mcr_tests::{
-    Capture, Captured, Confined, Datapath, Direction, Foreign, Inject, Mcr, Process, Tap, Topology, UdpFrame, binary, needs, on_every_datapath, rules, socket, Feature, Held, skipped,
+    Capture, Captured, Confined, Datapath, Direction, Foreign, Held, Inject, Mcr, Tap, Topology,
+    UdpFrame, needs, on_every_datapath, rules, socket,
 };
 use serde_json::Value;
 
