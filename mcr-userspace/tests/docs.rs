@@ -224,10 +224,14 @@ fn worlds_without() -> Vec<World> {
     ] {
         worlds.push(world(count, &relay));
     }
-    let two = "to: [{link: o0, ttl: 7}, {link: o1}], local: drop";
-    let mut generic = changed(2, two, 1, |link| link.offers.xdp = false);
-    generic.means.demanded = DatapathChoice::Xdp;
-    worlds.push(generic);
+    for relay in [
+        "to: [{link: o0, ttl: 7}, {link: o1}], local: drop",
+        "to: [ALL], local: drop, host_frames: true",
+    ] {
+        let mut generic = changed(2, relay, 1, |link| link.offers.xdp = false);
+        generic.means.demanded = DatapathChoice::Xdp;
+        worlds.push(generic);
+    }
     for edit in ["vlan: 7", "unicast: 10.0.0.1"] {
         let ways: Vec<_> = (0..8).map(|n| format!("{{link: o{n}, {edit}}}")).collect();
         worlds.push(world(8, &format!("to: [{}], local: drop", ways.join(", "))));

@@ -24,7 +24,7 @@ use crate::{
     datapath::{ApplyError, Datapath, StepError},
     links::{self, neighbours},
     membership::joins::{JoinError, Joins},
-    plan::{Join, Op, Plan, PlanError, RelayState, Table, World, diff, plan},
+    plan::{Join, LinkState, Op, Plan, PlanError, RelayState, Table, World, diff, plan},
 };
 
 /// Why the datapath is not what the world asks for.
@@ -69,6 +69,8 @@ pub struct Controller {
     failed: BTreeMap<Join, String>,
     /// Why frames can't be sent to many links at once as long as mcr runs, or nothing.
     never_fan: String,
+    /// The last reason for that which was told, so that each is told once.
+    told: String,
     storms: Storms,
     /// When it was last looked for storms.
     looked: Instant,
@@ -82,6 +84,7 @@ impl Controller {
     pub fn new(world: World, datapath: Box<dyn Datapath>) -> Self {
         Self {
             never_fan: world.no_fan.clone(),
+            told: String::new(),
             world,
             datapath,
             table: Arc::default(),
@@ -108,9 +111,12 @@ impl Controller {
                 continue;
             }
             matters |= self.world.is_concerned(before, after.as_ref());
-            // A link that changed may be attachable now.
+            // A link that changed may be attachable now. One that went down and up may have done so
+            // because XDP was tried.
             self.world.refused.remove(index);
-            self.world.refused_xdp.remove(index);
+            if before.map(at_rest) != after.as_ref().map(at_rest) {
+                self.world.refused_xdp.remove(index);
+            }
             match after {
                 Some(link) => self.world.links.insert(*index, link),
                 None => self.world.links.remove(*index),
@@ -229,7 +235,10 @@ impl Controller {
                 self.world.refused.insert(change.key, reason);
             }
             Op::Fan(change) if change.new.is_some() => {
-                tracing::warn!("frames are copied one by one where many links get them: {reason}");
+                if self.told != reason {
+                    tracing::warn!("frames are copied one by one for many links: {reason}");
+                    self.told.clone_from(&reason);
+                }
                 self.world.no_fan = reason;
             }
             _ => return false,
@@ -372,6 +381,15 @@ impl Controller {
             Some(link) => link.name.clone(),
             None => format!("link {ifindex}"),
         }
+    }
+}
+
+/// A link but for whether it is up just now.
+fn at_rest(link: &LinkState) -> LinkState {
+    LinkState {
+        up: true,
+        running: true,
+        ..link.clone()
     }
 }
 

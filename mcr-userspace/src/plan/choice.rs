@@ -119,6 +119,18 @@ pub(super) struct Job<'a> {
     pub(super) limited: bool,
 }
 
+/// No relay takes in what this host sends: copies that don't leave while the TC program runs could not be
+/// told from that, once a tunnel has made something of them.
+fn unheard(world: &World) -> Result<(), String> {
+    match world.relays.iter().find(|relay| relay.host_frames) {
+        None => Ok(()),
+        Some(relay) => Err(format!(
+            "relay {} has `host_frames`, and would take what a tunnel makes of copies for the host's own",
+            relay.name
+        )),
+    }
+}
+
 /// Whether a way to make copies can make those of a job: its replicator, or why it can't.
 type Way = fn(&World, &Job<'_>) -> Result<Replicator, Objection>;
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use mcr_common::table::{Egress, VlanEdit};
 
-use super::{Job, Replicator};
+use super::{Job, Replicator, unheard};
 use crate::plan::world::{LinkState, World};
 
 /// From how many copies on they are made at once.
@@ -47,12 +47,7 @@ pub(super) fn can(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
     if !world.no_fan.is_empty() {
         return Err(world.no_fan.clone());
     }
-    if let Some(relay) = world.relays.iter().find(|relay| relay.host_frames) {
-        return Err(format!(
-            "relay {} has `host_frames`, and would take what a tunnel makes of copies for the host's own",
-            relay.name
-        ));
-    }
+    unheard(world)?;
     let named = |egress: &Egress| world.links.get(&egress.ifindex());
     alike(job.egresses).map_err(|(one, other)| {
         let [one, other] = [one, other].map(|egress| name(named(egress), egress));

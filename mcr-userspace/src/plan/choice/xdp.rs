@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use mcr_common::table::{Egress, VlanEdit};
 
-use super::{Job, Objection, Replicator};
+use super::{Job, Objection, Replicator, unheard};
 use crate::{
     config::model::DatapathChoice,
     plan::{
@@ -35,6 +35,9 @@ fn lasting(world: &World, job: &Job<'_>) -> Result<Replicator, String> {
     loaded(world)?;
     keeps_nothing(job)?;
     let mode = ingress(world, job.ingress)?;
+    if mode == Xdp::Generic {
+        unheard(world)?;
+    }
     for egress in job.egresses {
         self::egress(world, egress, mode)?;
     }
