@@ -234,6 +234,11 @@ impl Controller {
             Op::Link(change) if change.new.is_some() => {
                 self.world.refused.insert(change.key, reason);
             }
+            Op::Devices(change) if change.new.is_some() => {
+                tracing::warn!("XDP makes no copies until mcr starts again: {reason}");
+                self.world.means.xdp = false;
+                self.world.no_xdp = reason;
+            }
             Op::Fan(change) if change.new.is_some() => {
                 if self.told != reason {
                     tracing::warn!("frames are copied one by one for many links: {reason}");

@@ -67,3 +67,79 @@ fn promote(table: &mut Table, edited: &BTreeSet<u32>) {
 fn members(set: &EgressSet) -> impl Iterator<Item = u32> + Clone + '_ {
     set.members.iter().take(set.len as usize).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::parse_bytes,
+        plan::{LinkKind, LinkState, Means, Offers, World, plan},
+    };
+
+    /// Edits copies on their way out.
+    const EDITED: &str = "{name: e, from: in, to: [{link: a, ttl: 7}, {link: b, ttl: 9}], \
+        groups: 239.1.1.1, local: drop}";
+    const SHARED: &str = "{name: s, from: in, to: [b, c], groups: 239.1.1.2, local: drop}";
+    const SINGLE: &str = "{name: c, from: in, to: c, groups: 239.1.1.3, local: drop}";
+    const APART: &str = "{name: d, from: in, to: d, groups: 239.1.1.4, local: drop}";
+
+    fn table(relays: &[&str], previous: &Table) -> Table {
+        let link = |name: &str| LinkState {
+            name: name.to_owned(),
+            kind: LinkKind::Software,
+            mtu: 1500,
+            up: true,
+            running: true,
+            offers: Offers {
+                device: "veth".to_owned(),
+                xdp: true,
+                xdp_transmit: true,
+                ..Offers::default()
+            },
+            ..LinkState::default()
+        };
+        let names = (1..).zip(["in", "a", "b", "c", "d"]);
+        let text = format!("{{version: 1, relays: [{}]}}", relays.join(", "));
+        let world = World {
+            relays: parse_bytes(text.as_bytes()).unwrap().rules.relays,
+            links: names.map(|(index, name)| (index, link(name))).collect(),
+            means: Means {
+                programs: true,
+                xdp: true,
+                ..Means::default()
+            },
+            ..World::default()
+        };
+        plan(&world, previous).unwrap().table
+    }
+
+    /// How the one slot of a relay is served, and whether its set has the program that edits.
+    fn served(table: &Table, relay: &str) -> (u8, Option<bool>) {
+        let mut owners = table.owners.iter();
+        let (id, _) = owners.find(|(_, owner)| owner.relays == [relay]).unwrap();
+        let slot = &table.slots[id];
+        let devices = table.devices.get(&slot.set);
+        (slot.xdp, devices.map(|devices| devices.edited))
+    }
+
+    #[test]
+    fn all_that_goes_to_a_link_is_edited_by_one_program() {
+        let alone = table(&[SHARED, SINGLE, APART], &Table::default());
+        assert_eq!(served(&alone, "s"), (Service::Broadcast as u8, Some(false)));
+        assert_eq!(served(&alone, "c"), (Service::Redirect as u8, None));
+        let together = table(&[EDITED, SHARED, SINGLE, APART], &alone);
+        // One has a link in common with the edited one, and the next one with that.
+        for relay in ["e", "s", "c"] {
+            let edited = (Service::EditedBroadcast as u8, Some(true));
+            assert_eq!(served(&together, relay), edited, "{relay}");
+        }
+        assert_eq!(served(&together, "d"), (Service::Redirect as u8, None));
+    }
+
+    #[test]
+    fn a_set_keeps_its_program() {
+        let together = table(&[EDITED, SHARED], &Table::default());
+        let after = table(&[SHARED], &together);
+        assert_eq!(served(&after, "s"), (Service::Broadcast as u8, Some(true)));
+    }
+}

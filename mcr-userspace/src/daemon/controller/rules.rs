@@ -20,10 +20,12 @@ impl Controller {
         // Whoever asks for a change has perhaps mended what was in the way.
         let refused = mem::take(&mut self.world.refused);
         let refused_xdp = mem::take(&mut self.world.refused_xdp);
+        let (means, no_xdp) = (self.world.means, self.world.no_xdp.clone());
         if let Err(error) = self.settle_but_for(&denied) {
             self.world.relays = before;
             self.world.refused = refused;
             self.world.refused_xdp = refused_xdp;
+            (self.world.means, self.world.no_xdp) = (means, no_xdp);
             if matches!(error, SettleError::Denied(_)) {
                 self.settle_or_log();
             }
@@ -83,8 +85,13 @@ mod tests {
         "{name: second, from: c, to: b, groups: 239.1.1.1, local: drop, join: false}";
     const KEPT: &str = "{name: second, from: a, to: b, groups: 239.1.1.2, join: false}";
 
-    /// The driver of link 3 takes no XDP program, which nobody knows.
-    struct Refusing(Fake);
+    /// Refuses some changes, which nobody knows before.
+    struct Refusing(Fake, fn(&Op) -> bool);
+
+    /// The driver of link 3 takes no XDP program.
+    fn is_xdp_at_3(op: &Op) -> bool {
+        matches!(op, Op::Xdp(change) if change.key == 3 && change.new.is_some())
+    }
 
     impl Datapath for Refusing {
         fn name(&self) -> &'static str {
@@ -92,13 +99,11 @@ mod tests {
         }
 
         fn step(&mut self, op: &Op) -> Result<(), StepError> {
-            match op {
-                Op::Xdp(change) if change.key == 3 && change.new.is_some() => {
-                    let no = io::Error::other("no queues");
-                    Err(StepError::system("can't attach", no))
-                }
-                op => self.0.step(op),
+            if (self.1)(op) {
+                let no = io::Error::other("no queues");
+                return Err(StepError::system("can't attach", no));
             }
+            self.0.step(op)
         }
 
         fn counters(&self, table: &Table) -> Result<Counters, StepError> {
@@ -112,6 +117,10 @@ mod tests {
     }
 
     fn controller() -> Controller {
+        relaying(FIRST, is_xdp_at_3)
+    }
+
+    fn relaying(relay: &str, refuses: fn(&Op) -> bool) -> Controller {
         let link = |name: &str| LinkState {
             name: name.to_owned(),
             kind: LinkKind::Software,
@@ -127,7 +136,7 @@ mod tests {
             ..LinkState::default()
         };
         let world = World {
-            relays: relays(&[FIRST]),
+            relays: relays(&[relay]),
             links: LinkMap::from_iter([(1, link("a")), (2, link("b")), (3, link("c"))]),
             means: Means {
                 programs: true,
@@ -136,9 +145,8 @@ mod tests {
             },
             ..World::default()
         };
-        let mut controller = Controller::new(world, Box::new(Refusing(Fake::default())));
+        let mut controller = Controller::new(world, Box::new(Refusing(Fake::default(), refuses)));
         controller.settle().unwrap();
-        assert_eq!(controller.denied(), None);
         controller
     }
 
@@ -146,6 +154,7 @@ mod tests {
     fn what_is_demanded_and_can_not_be_had_changes_nothing() {
         for (second, why) in [(SECOND, "no queues"), (KEPT, "`local: keep`")] {
             let mut controller = controller();
+            assert_eq!(controller.denied(), None);
             let before = controller.table.clone();
             let error = controller.set_relays(relays(&[FIRST, second]));
             let error = error.expect_err(second);
@@ -155,6 +164,15 @@ mod tests {
             assert_eq!(controller.table, before);
             assert_eq!(controller.denied(), None);
         }
+    }
+
+    #[test]
+    fn without_the_links_of_sets_there_is_no_xdp_and_all_is_relayed() {
+        let two = FIRST.replace("to: b", "to: [b, c]");
+        let controller = relaying(&two, |op| matches!(op, Op::Devices(_)));
+        assert!(controller.table.devices.is_empty() && controller.table.xdp.is_empty());
+        assert!(!controller.table.sets.is_empty());
+        assert!(controller.denied().unwrap().contains("no queues"));
     }
 
     #[test]
