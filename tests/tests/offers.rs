@@ -17,7 +17,7 @@ use mcr::{
 use mcr_tests::{Direction, Foreign, Netns, needs};
 use tokio::{runtime, time::timeout};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_mins(2);
 
 /// Runs `work` in a namespace with the link `v0`, the other end of which is `p0` in another one.
 fn inside(work: impl AsyncFnOnce(&Netns, &Netns) -> Result<()> + Send) -> Result<()> {

@@ -13,7 +13,7 @@ use mcr::{links::Links, plan::LinkState};
 use mcr_tests::Netns;
 use tokio::{runtime, time::timeout};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_mins(2);
 
 /// Runs `work` in a namespace with the links `v0` and `v1`, both ends of a veth, which are down.
 fn inside(work: impl AsyncFnOnce(&Netns) -> Result<()> + Send) -> Result<()> {

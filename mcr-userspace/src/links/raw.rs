@@ -90,9 +90,10 @@ pub(super) fn text(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// How long the kernel may take for an answer, or the next one of many. When it had no memory for one, it
+/// How long the kernel may take for an answer, or the next one of many: seconds where others change links by
+/// the thousand, as each question waits for its turn (`rtnl_lock`). When it had no memory for one, it
 /// never comes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
