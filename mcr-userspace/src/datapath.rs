@@ -4,6 +4,8 @@
 pub mod ebpf;
 pub mod fake;
 pub mod ring;
+mod sum;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 

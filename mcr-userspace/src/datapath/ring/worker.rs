@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    io, iter,
+    io,
     os::fd::AsFd as _,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, RwLock,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, TryRecvError},
     },
-    thread::{self, JoinHandle, ScopedJoinHandle},
+    thread::{self, JoinHandle},
 };
 
 use nix::{
@@ -30,7 +30,7 @@ use super::{
     sys::{Receiver, Socket},
     tables::Shared,
 };
-use crate::datapath::Counters;
+use crate::datapath::{Counters, together::together};
 
 enum Message {
     /// Take what this host itself sends, or no more, and say when this is so.
@@ -74,27 +74,9 @@ pub(super) fn open_all(
     sizes: Vec<(u32, usize)>,
     closer: &Closer,
 ) -> BTreeMap<u32, io::Result<Opened>> {
-    const THREADS: usize = 32;
-    let count = sizes.len();
-    let waiting = Mutex::new(sizes.into_iter());
-    let next = || {
-        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.next()
-    };
-    let open = || {
-        let some = iter::from_fn(next);
-        some.map(|(ifindex, size)| (ifindex, Opened::new(size, closer)))
-            .collect::<Vec<_>>()
-    };
-    thread::scope(|scope| {
-        // Where there can't be so many threads, those there are do it, this one at least.
-        let others: Vec<_> = (1..count.min(THREADS))
-            .map_while(|_| thread::Builder::new().spawn_scoped(scope, open).ok())
-            .collect();
-        let own = open();
-        let opened = others.into_iter().flat_map(ScopedJoinHandle::join);
-        own.into_iter().chain(opened.flatten()).collect()
-    })
+    let open = |(ifindex, size)| (ifindex, Opened::new(size, closer));
+    let opened = together(sizes, |some| some.map(open).collect());
+    opened.into_iter().collect()
 }
 
 impl Worker {

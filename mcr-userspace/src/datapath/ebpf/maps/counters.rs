@@ -5,10 +5,9 @@ use aya::{
     maps::{PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use mcr_common::table::{EgressStats, LinkStats, SetStats, SlotStats};
 
 use super::{Data, WrongMap, failed, take};
-use crate::datapath::StepError;
+use crate::datapath::{StepError, sum::Sum};
 
 /// An array of counters.
 pub(in super::super) struct PerCpu<V: Pod> {
@@ -43,48 +42,5 @@ impl<V: Pod + Default + Sum> PerCpu<V> {
             sum.add(value);
         }
         Ok(sum)
-    }
-}
-
-/// What adds up.
-pub(in super::super) trait Sum {
-    /// Adds the other's counters to these.
-    fn add(&mut self, other: &Self);
-}
-
-impl Sum for LinkStats {
-    fn add(&mut self, other: &Self) {
-        self.interest += other.interest;
-        self.left += other.left;
-        add_all(&mut self.reasons, &other.reasons);
-    }
-}
-
-impl Sum for SlotStats {
-    fn add(&mut self, other: &Self) {
-        self.frames += other.frames;
-        self.bytes += other.bytes;
-        self.expected += other.expected;
-    }
-}
-
-impl Sum for SetStats {
-    fn add(&mut self, other: &Self) {
-        self.frames += other.frames;
-        self.bytes += other.bytes;
-    }
-}
-
-impl Sum for EgressStats {
-    fn add(&mut self, other: &Self) {
-        self.copies += other.copies;
-        self.bytes += other.bytes;
-        add_all(&mut self.reasons, &other.reasons);
-    }
-}
-
-fn add_all(sums: &mut [u64], others: &[u64]) {
-    for (sum, other) in sums.iter_mut().zip(others) {
-        *sum += other;
     }
 }

@@ -3,10 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    io, iter,
+    io,
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Mutex, PoisonError},
-    thread::{self, ScopedJoinHandle},
 };
 
 use aya::{
@@ -18,16 +16,13 @@ use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH;
 use nix::net::if_::if_indextoname;
 
 use super::{Data, WrongMap, failed};
-use crate::datapath::StepError;
+use crate::datapath::{StepError, together::together};
 
 /// The name of the map of a set, as `bpftool` shows it.
 const SET: &str = "mcr_links_of";
 /// Sizes of a key, and of a value of Linux 5.8 and later (`struct bpf_devmap_val`), in bytes.
 const KEY: u32 = 4;
 const VALUE: u32 = 8;
-
-/// How many sets are made at the same time.
-const THREADS: usize = 32;
 
 /// A set to be made.
 #[derive(Clone, Debug)]
@@ -124,29 +119,14 @@ impl LinkSets {
     /// Makes many sets, and gives the ids of the maps in the kernel of those that could be had. For each
     /// the kernel waits some hundredths of a second; threads wait for the same moment.
     pub(in super::super) fn set_all(&self, sets: Vec<Links>) -> BTreeMap<u32, u32> {
-        let count = sets.len();
-        let waiting = Mutex::new(sets.into_iter());
-        let next = || {
-            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.next()
-        };
-        let make = || {
+        let made = together(sets, |some| {
             let Ok(mut array) = self.array.try_clone() else {
                 return Vec::new();
             };
-            let some = iter::from_fn(next);
             some.filter_map(|set| Some((set.id, array.set(&set, self.editor.as_ref()).ok()?)))
                 .collect()
-        };
-        thread::scope(|scope| {
-            // Where there can't be so many threads, those there are do it, this one at least.
-            let others: Vec<_> = (1..count.min(THREADS))
-                .map_while(|_| thread::Builder::new().spawn_scoped(scope, make).ok())
-                .collect();
-            let own = make();
-            let made = others.into_iter().flat_map(ScopedJoinHandle::join);
-            own.into_iter().chain(made.flatten()).collect()
-        })
+        });
+        made.into_iter().collect()
     }
 }
 
