@@ -113,12 +113,7 @@ impl Datapath {
 #[macro_export]
 macro_rules! on_every_datapath {
     ($($name:ident),* $(,)?) => {$(
-        mod $name {
-            $crate::on!(tcx, Tcx, $name);
-            $crate::on!(clsact, Clsact, $name);
-            $crate::on!(afpacket, AfPacket, $name);
-            $crate::on!(auto, Auto, $name);
-        }
+        $crate::on_these!($name: tcx Tcx, clsact Clsact, afpacket AfPacket, auto Auto);
     )*};
 }
 
@@ -127,13 +122,9 @@ macro_rules! on_every_datapath {
 #[macro_export]
 macro_rules! on_every_datapath_and_xdp {
     ($($name:ident),* $(,)?) => {$(
-        mod $name {
-            $crate::on!(tcx, Tcx, $name);
-            $crate::on!(clsact, Clsact, $name);
-            $crate::on!(xdp, Xdp, $name);
-            $crate::on!(afpacket, AfPacket, $name);
-            $crate::on!(auto, Auto, $name);
-        }
+        $crate::on_these!(
+            $name: tcx Tcx, clsact Clsact, xdp Xdp, afpacket AfPacket, auto Auto
+        );
     )*};
 }
 
@@ -141,11 +132,18 @@ macro_rules! on_every_datapath_and_xdp {
 #[macro_export]
 macro_rules! on_both_hooks {
     ($($name:ident),* $(,)?) => {$(
-        mod $name {
-            $crate::on!(tcx, Tcx, $name);
-            $crate::on!(clsact, Clsact, $name);
-        }
+        $crate::on_these!($name: tcx Tcx, clsact Clsact);
     )*};
+}
+
+/// Makes a test of a function on each of these datapaths, in a module of its name.
+#[macro_export]
+macro_rules! on_these {
+    ($name:ident: $($test:ident $datapath:ident),*) => {
+        mod $name {
+            $($crate::on!($test, $datapath, $name);)*
+        }
+    };
 }
 
 /// Makes a test called `$test` of a function in the module around.
