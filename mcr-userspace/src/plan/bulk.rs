@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::{
         config::parse_bytes,
-        plan::{LinkKind, LinkState, Means, Offers, World, plan},
+        plan::{LinkState, Means, World, plan},
     };
 
     /// Edits copies on their way out.
@@ -84,25 +84,13 @@ mod tests {
     const APART: &str = "{name: d, from: in, to: d, groups: 239.1.1.4, local: drop}";
 
     fn table(relays: &[&str], previous: &Table) -> Table {
-        let link = |name: &str| LinkState {
-            name: name.to_owned(),
-            kind: LinkKind::Software,
-            mtu: 1500,
-            up: true,
-            running: true,
-            offers: Offers {
-                device: "veth".to_owned(),
-                xdp: true,
-                xdp_transmit: true,
-                ..Offers::default()
-            },
-            ..LinkState::default()
-        };
         let names = (1..).zip(["in", "a", "b", "c", "d"]);
         let text = format!("{{version: 1, relays: [{}]}}", relays.join(", "));
         let world = World {
             relays: parse_bytes(text.as_bytes()).unwrap().rules.relays,
-            links: names.map(|(index, name)| (index, link(name))).collect(),
+            links: names
+                .map(|(index, name)| (index, LinkState::veth(name)))
+                .collect(),
             means: Means {
                 programs: true,
                 xdp: true,

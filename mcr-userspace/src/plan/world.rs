@@ -250,6 +250,26 @@ impl FromIterator<(u32, LinkState)> for LinkMap {
 }
 
 impl LinkState {
+    /// One end of a veth of which XDP can be made use, for tests.
+    #[cfg(test)]
+    pub(crate) fn veth(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: LinkKind::Software,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            up: true,
+            running: true,
+            offers: Offers {
+                device: "veth".to_owned(),
+                xdp: true,
+                xdp_transmit: true,
+                ..Offers::default()
+            },
+            ..Self::default()
+        }
+    }
+
     /// Whether its MTU is large enough for IPv6. From a link with a smaller one the kernel takes
     /// IPv6 away, and forgets what was joined.
     #[must_use]

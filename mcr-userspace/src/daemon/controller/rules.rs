@@ -76,7 +76,7 @@ mod tests {
     use crate::{
         config::parse_bytes,
         datapath::{Counters, Datapath, StepError, fake::Fake},
-        plan::{LinkKind, LinkMap, LinkState, Means, Offers, Op, Table, World},
+        plan::{LinkMap, LinkState, Means, Op, Table, World},
     };
 
     const FIRST: &str =
@@ -121,23 +121,13 @@ mod tests {
     }
 
     fn relaying(relay: &str, refuses: fn(&Op) -> bool) -> Controller {
-        let link = |name: &str| LinkState {
-            name: name.to_owned(),
-            kind: LinkKind::Software,
-            mtu: 1500,
-            up: true,
-            running: true,
-            offers: Offers {
-                device: "veth".to_owned(),
-                xdp: true,
-                xdp_transmit: true,
-                ..Offers::default()
-            },
-            ..LinkState::default()
-        };
         let world = World {
             relays: relays(&[relay]),
-            links: LinkMap::from_iter([(1, link("a")), (2, link("b")), (3, link("c"))]),
+            links: LinkMap::from_iter([
+                (1, LinkState::veth("a")),
+                (2, LinkState::veth("b")),
+                (3, LinkState::veth("c")),
+            ]),
             means: Means {
                 programs: true,
                 xdp: true,

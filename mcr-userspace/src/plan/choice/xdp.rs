@@ -84,7 +84,7 @@ pub(in super::super) fn mode(world: &World, link: &LinkState) -> Result<Xdp, Str
     }
 }
 
-/// Whether all copies have the same different.
+/// Whether all copies are edited alike.
 pub(in super::super) fn are_alike(egresses: &[Egress]) -> bool {
     egresses
         .windows(2)
@@ -213,34 +213,16 @@ mod tests {
     use super::*;
     use crate::{
         config::parse_bytes,
-        plan::{LinkKind, LinkMap, Means, Offers, Plan, Table, plan},
+        plan::{LinkMap, Means, Offers, Plan, Table, plan},
     };
-
-    fn link(name: &str) -> LinkState {
-        LinkState {
-            name: name.to_owned(),
-            alternative_names: Vec::new(),
-            kind: LinkKind::Software,
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu: 1500,
-            up: true,
-            running: true,
-            master: None,
-            parent: None,
-            addresses: Vec::new(),
-            broadcasts: Vec::new(),
-            offers: Offers {
-                device: "veth".to_owned(),
-                xdp: true,
-                xdp_transmit: true,
-                ..Offers::default()
-            },
-        }
-    }
 
     fn world() -> World {
         World {
-            links: LinkMap::from_iter([(1, link("in")), (2, link("out")), (3, link("side"))]),
+            links: LinkMap::from_iter([
+                (1, LinkState::veth("in")),
+                (2, LinkState::veth("out")),
+                (3, LinkState::veth("side")),
+            ]),
             means: Means {
                 programs: true,
                 xdp: true,
@@ -298,7 +280,7 @@ mod tests {
         let mode = |demanded, device: &str, xdp| {
             let mut world = world();
             world.means.demanded = demanded;
-            let mut link = link("in");
+            let mut link = LinkState::veth("in");
             (link.offers.device, link.offers.xdp) = (device.to_owned(), xdp);
             super::mode(&world, &link)
         };
